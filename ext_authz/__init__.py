@@ -1,0 +1,1 @@
+"""Who calls? Credential to Principal, allow or deny."""

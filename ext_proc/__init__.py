@@ -1,0 +1,1 @@
+"""Admit and tap: the two ext_proc filters."""

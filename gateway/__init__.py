@@ -1,0 +1,1 @@
+"""What every hop agrees on, and the API no pod answers."""

@@ -1,0 +1,1 @@
+"""Answers no pod gives: models, usage, health, metrics."""

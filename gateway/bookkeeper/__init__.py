@@ -1,0 +1,1 @@
+"""The process beside the path: outbox to segments, expiry, access log."""

@@ -1,0 +1,1 @@
+"""The ledger: protocol, executable specification, Lua."""

@@ -1,0 +1,91 @@
+"""The one reader of the environment. Each package owns a frozen Settings dataclass; ``load`` fills it.
+
+A field is declared with ``setting(...)``: its variable, default and one-line meaning stand together,
+and the README's table of settings is generated from them. An unknown ``TIDEGATE_*`` variable or a bad
+value stops the process with the variable's name: a silently ignored option is a defect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_type_hints
+
+S = TypeVar("S")
+PREFIX: Final = "TIDEGATE_"
+
+
+class BadSetting(ValueError):
+    """A variable is missing, unknown or has a value of the wrong form."""
+
+
+def setting(name: str, meaning: str, *, default: Any = dataclasses.MISSING, secret: bool = False) -> Any:
+    """A dataclass field read from ``TIDEGATE_<name>``; without default it is required."""
+    return dataclasses.field(
+        default=default, metadata={"env": PREFIX + name, "meaning": meaning, "secret": secret}
+    )
+
+
+def _converted(variable: str, kind: object, text: str) -> object:
+    if kind is str:
+        return text
+    if kind is Path:
+        return Path(text)
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise BadSetting(f"{variable}: must be a whole number, got {text!r}") from None
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError:
+            raise BadSetting(f"{variable}: must be a number, got {text!r}") from None
+    if kind is bool:
+        if text in ("true", "false"):
+            return text == "true"
+        raise BadSetting(f"{variable}: must be true or false, got {text!r}")
+    raise TypeError(f"{variable}: settings of type {kind!r} are not supported")
+
+
+def load(settings: type[S], *others: type[Any], environment: Mapping[str, str] | None = None) -> S:
+    """``settings`` filled from the environment; ``others`` are the process's other Settings classes,
+    named so that their variables are not reported as unknown. Raises BadSetting."""
+    source = os.environ if environment is None else environment
+    known: set[str] = set()
+    for cls in (settings, *others):
+        known.update(field.metadata["env"] for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+    unknown = sorted(name for name in source if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise BadSetting(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+    hints = get_type_hints(settings)
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        variable = field.metadata["env"]
+        text = source.get(variable)
+        if text is None:
+            if field.default is dataclasses.MISSING:
+                raise BadSetting(f"{variable}: is required ({field.metadata['meaning']})")
+            continue
+        values[field.name] = _converted(variable, hints[field.name], text)
+    return settings(**values)
+
+
+def effective(settings: object) -> dict[str, str]:
+    """The values in force by variable name, secrets hidden; for the start-up log."""
+    return {
+        field.metadata["env"]: "(hidden)" if field.metadata["secret"] else str(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)  # type: ignore[arg-type]
+    }
+
+
+def inherited() -> dict[str, str]:
+    """A copy of this process's environment without ``TIDEGATE_*``, to start a child with."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def variable(name: str, default: str = "") -> str:
+    """One foreign variable such as ``HOME`` or ``CI``."""
+    return os.environ.get(name, default)

@@ -1,0 +1,144 @@
+"""The admission record: all that later hops need to know of admit's decision.
+
+It travels as dynamic metadata in the namespace ``tidegate.admit``; nothing is shared between
+admit and tap in memory, so any worker can take any message. Every value is a string (a Struct
+holds numbers as doubles, which would round amounts) or a flat list of strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
+from gateway.contract.units import Tokens
+
+RECORD_VERSION: Final = "1"
+
+
+class NotAnAdmission(ValueError):
+    """The metadata does not hold an admission record of a known version."""
+
+
+class Verdict(StrEnum):
+    """What the second gate lets through. Anything else, or nothing, is denied."""
+
+    METERED = "metered"
+    UNMETERED = "unmetered"
+
+
+class CacheStatus(StrEnum):
+    """What the exact cache said when the request was admitted."""
+
+    HIT = "hit"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRecord:
+    """Version 1. For ``unmetered`` only decision, request_id, org and key have a meaning."""
+
+    decision: Verdict
+    request_id: RequestId
+    org: OrgId
+    key: KeyId
+    hold: HoldId = HoldId("")
+    amount: Tokens = Tokens(0)
+    """Tokens held: prompt bound + completions x max_tokens."""
+    prompt_bound: Tokens = Tokens(0)
+    """Upper bound of the prompt's tokens that the hold was made with."""
+    completion_max: Tokens = Tokens(0)
+    """max_tokens the engine was told, for each of ``choices``."""
+    choices: int = 1
+    """n x prompts: how often ``completion_max`` can be produced."""
+    endpoint: str = ""
+    """``chat.completions``, ``completions`` or ``embeddings``."""
+    model: str = ""
+    """Catalogue name after alias resolution."""
+    revision: str = ""
+    stream: bool = False
+    usage_asked: bool = False
+    """The client asked for stream_options.include_usage."""
+    continuous_usage_asked: bool = False
+    """The client asked for continuous_usage_stats."""
+    cache: CacheStatus = CacheStatus.BYPASS
+    cache_key: str = ""
+    """Where the tap stores a cacheable answer; empty: do not store."""
+    clamp: str = ""
+    """The lowered max_tokens as text, for the response header; empty when nothing was clamped."""
+    limit_tokens: str = ""
+    remaining_tokens: str = ""
+    reset_tokens: str = ""
+    """Values of the x-ratelimit-*-tokens response headers; reset is a duration (``6s``)."""
+    policy_version: int = 0
+    event_context: str = ""
+    """JSON object of the event fields that settle, void and expiry repeat (see gateway.events)."""
+
+    def to_fields(self) -> dict[str, str]:
+        """Flat strings, as they stand in the metadata."""
+        return {
+            "v": RECORD_VERSION,
+            "decision": self.decision.value,
+            "request_id": self.request_id,
+            "org": self.org,
+            "key": self.key,
+            "hold": self.hold,
+            "amount": str(self.amount),
+            "prompt_bound": str(self.prompt_bound),
+            "completion_max": str(self.completion_max),
+            "choices": str(self.choices),
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "revision": self.revision,
+            "stream": "true" if self.stream else "false",
+            "usage_asked": "true" if self.usage_asked else "false",
+            "continuous_usage_asked": "true" if self.continuous_usage_asked else "false",
+            "cache": self.cache.value,
+            "cache_key": self.cache_key,
+            "clamp": self.clamp,
+            "limit_tokens": self.limit_tokens,
+            "remaining_tokens": self.remaining_tokens,
+            "reset_tokens": self.reset_tokens,
+            "policy_version": str(self.policy_version),
+            "event_context": self.event_context,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> AdmissionRecord:
+        """Read what ``to_fields`` wrote. Raises NotAnAdmission."""
+        texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+        if texts.get("v") != RECORD_VERSION:
+            raise NotAnAdmission(
+                f"tidegate.admit: version must be {RECORD_VERSION!r}, got {texts.get('v')!r}"
+            )
+        try:
+            return cls(
+                decision=Verdict(texts["decision"]),
+                request_id=RequestId(texts["request_id"]),
+                org=OrgId(texts["org"]),
+                key=KeyId(texts["key"]),
+                hold=HoldId(texts["hold"]),
+                amount=Tokens(int(texts["amount"])),
+                prompt_bound=Tokens(int(texts["prompt_bound"])),
+                completion_max=Tokens(int(texts["completion_max"])),
+                choices=int(texts["choices"]),
+                endpoint=texts["endpoint"],
+                model=texts["model"],
+                revision=texts["revision"],
+                stream=texts["stream"] == "true",
+                usage_asked=texts["usage_asked"] == "true",
+                continuous_usage_asked=texts["continuous_usage_asked"] == "true",
+                cache=CacheStatus(texts["cache"]),
+                cache_key=texts["cache_key"],
+                clamp=texts["clamp"],
+                limit_tokens=texts["limit_tokens"],
+                remaining_tokens=texts["remaining_tokens"],
+                reset_tokens=texts["reset_tokens"],
+                policy_version=int(texts["policy_version"]),
+                event_context=texts["event_context"],
+            )
+        except (KeyError, ValueError) as error:
+            raise NotAnAdmission(f"tidegate.admit: {error}") from error

@@ -1,0 +1,1 @@
+"""Decision events: schema, hash chain, sealed segments."""

@@ -1,0 +1,1 @@
+"""The model catalogue: aliases, revisions, limits, prices."""

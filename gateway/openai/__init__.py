@@ -1,0 +1,1 @@
+"""OpenAI wire types we read, the SSE parser and error bodies. No I/O."""

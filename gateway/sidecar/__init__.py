@@ -1,0 +1,1 @@
+"""Serve gRPC to Envoy: transport, health, drain, wire."""

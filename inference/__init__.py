@@ -1,0 +1,1 @@
+"""SGLang: launch, client, and its deterministic twin."""

@@ -1,0 +1,1 @@
+"""A deterministic SGLang: same API, errors, usage; scripted faults."""

@@ -1,0 +1,1 @@
+"""Policy to Envoy, and the local supervisor."""

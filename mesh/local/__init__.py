@@ -1,0 +1,1 @@
+"""The local supervisor: start order, readiness, restart, state."""
