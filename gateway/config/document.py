@@ -100,7 +100,7 @@ class _Builder:
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             try:
-                value = self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+                value = self._scalars.construct_object(node)
             except (yaml.YAMLError, ValueError) as error:
                 raise self._refuse(node, path, f"not a value YAML knows: {error}", "quote it") from error
             return str(node.value) if not isinstance(value, str | int | float | bool | None) else value
@@ -138,7 +138,7 @@ def parse_documents(text: str, file: str) -> list[Document]:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise PolicyError(
                     [
                         Problem(

@@ -56,7 +56,7 @@ def load(settings: type[S], *others: type[Any], environment: Mapping[str, str] |
     source = os.environ if environment is None else environment
     known: set[str] = set()
     for cls in (settings, *others):
-        known.update(field.metadata["env"] for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        known.update(field.metadata["env"] for field in dataclasses.fields(cls))
     unknown = sorted(name for name in source if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise BadSetting(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
