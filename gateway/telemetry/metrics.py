@@ -1,0 +1,75 @@
+"""Prometheus metrics, shared by worker processes.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` set (the supervisor does) each process writes its values to a
+memory-mapped file there and gateway/api adds them up (prometheus_client, "Multiprocess Mode").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+SECONDS_BUCKETS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    120,
+)
+"""OTel's GenAI advice for durations, widened downwards for the filters' own times."""
+TOKEN_BUCKETS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+"""OTel's advice for gen_ai.client.token.usage."""
+
+_made: Final[dict[str, Counter | Gauge | Histogram]] = {}
+
+
+def counter(name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+    """The counter ``name`` (exposed as ``name_total``); the same object for the same name."""
+    metric = _made.get(name)
+    if not isinstance(metric, Counter):
+        metric = _made[name] = Counter(name, meaning, labels)
+    return metric
+
+
+def gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+    """The gauge ``name``; over processes the sum of the living."""
+    metric = _made.get(name)
+    if not isinstance(metric, Gauge):
+        metric = _made[name] = Gauge(name, meaning, labels, multiprocess_mode="livesum")
+    return metric
+
+
+def histogram(
+    name: str, meaning: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = SECONDS_BUCKETS
+) -> Histogram:
+    """The histogram ``name`` in seconds, or in tokens with TOKEN_BUCKETS."""
+    metric = _made.get(name)
+    if not isinstance(metric, Histogram):
+        metric = _made[name] = Histogram(name, meaning, labels, buckets=buckets)
+    return metric
+
+
+def exposition(directory: str) -> bytes:
+    """All processes' metrics in Prometheus text form, from the multiprocess ``directory``."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def forget_process(pid: int, directory: str) -> None:
+    """Drop the live gauges of a dead process; its counters stay."""
+    multiprocess.mark_process_dead(pid, path=directory)  # type: ignore[no-untyped-call]
