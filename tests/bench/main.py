@@ -22,7 +22,7 @@ from tests.bench.targets import MODEL, ROOT, BareEnvoy, Target, Upstream, WholeP
 
 ROUNDS: Final = 3
 UPSTREAM_HEADROOM: Final = 5
-"""The upstream and the load generator alone must do this many times bare Envoy's rate (else they are the limit)."""
+"""The load alone must do this many times bare Envoy's rate, else it is part of the limit."""
 
 Slices = dict[tuple[str, str, str], list[dict[str, Any]]]
 
