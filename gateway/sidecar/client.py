@@ -1,0 +1,52 @@
+"""Ask a sidecar over its Unix socket: for the supervisor's readiness checks and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gateway.sidecar import wire
+from gateway.sidecar.server import MESSAGE_BYTES_MAX
+
+
+class CallFailed(Exception):
+    """The call ended with another status than OK. ``status`` is gRPC's name of it (``UNAVAILABLE``)."""
+
+    def __init__(self, status: str) -> None:
+        """Keeps the status."""
+        super().__init__(status)
+        self.status = status
+
+
+@asynccontextmanager
+async def channel(listen: Path) -> AsyncIterator[Any]:
+    """A grpc.aio channel to the socket ``listen``; messages are bytes. Any, because the stubs demand serializers."""
+    options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.enable_http_proxy", 0)]
+    opened: Any = grpc.aio.insecure_channel(f"unix:{listen.absolute()}", options=options)
+    try:
+        yield opened
+    finally:
+        await opened.close(None)
+
+
+async def call(listen: Path, method: str, request: bytes, *, timeout_s: float = 1.0) -> bytes:
+    """One unary call on a connection of its own. Raises CallFailed."""
+    async with channel(listen) as opened:
+        try:
+            return bytes(await opened.unary_unary(method)(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(error.code().name) from error
+
+
+async def serving(listen: Path, *, timeout_s: float = 1.0) -> bool:
+    """Whether the process at ``listen`` answers its health check with SERVING."""
+    try:
+        reply = await call(listen, wire.HEALTH_CHECK, b"", timeout_s=timeout_s)
+    except CallFailed:
+        return False
+    return bool(wire.HealthCheckResponse.FromString(reply).status == wire.HEALTH_SERVING)
