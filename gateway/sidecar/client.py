@@ -25,7 +25,7 @@ class CallFailed(Exception):
 
 @asynccontextmanager
 async def channel(listen: Path) -> AsyncIterator[Any]:
-    """A grpc.aio channel to the socket ``listen``; messages are bytes. Any, because the stubs demand serializers."""
+    """A grpc.aio channel to the socket ``listen`` (Any: the stubs demand serializers); messages are bytes."""
     options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.enable_http_proxy", 0)]
     opened: Any = grpc.aio.insecure_channel(f"unix:{listen.absolute()}", options=options)
     try:
