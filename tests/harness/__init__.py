@@ -1,0 +1,1 @@
+"""Real processes and fakes that several tiers use."""
