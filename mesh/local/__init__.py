@@ -1,1 +1,1 @@
-"""The local supervisor: start order, readiness, restart, state."""
+"""Runs a whole region on one machine: processes, readiness, restart, one state directory."""
