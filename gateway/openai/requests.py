@@ -1,0 +1,281 @@
+"""A client's body to a typed, validated request, and that request to the engine's body.
+
+The engine never sees the client's bytes: what was checked is written anew, so that budget, cache and
+engine read the same values. Unknown fields are refused, not passed on. Raises GatewayError only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from gateway.contract.errors import ContextLengthExceeded, InvalidRequest
+from gateway.contract.units import Tokens
+from gateway.openai import checks, messages
+from gateway.openai.json_body import read_object, shown
+from gateway.openai.parameters import FOR_US, GATEWAY_OWNED, PARAMETERS, UNSERVED, VENDOR
+from gateway.openai.terms import Capabilities, Endpoint, ModelTerms
+
+CHOICES_MAX: Final = 128
+"""Completions of one request: n x prompts."""
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+_NOT_IN_CACHE_KEY: Final = frozenset({"model", "stream", "stream_options", *_LIMITS})
+_ENGINE_STREAM_OPTIONS: Final = {"include_usage": True, "continuous_usage_stats": True}
+_CONTENT: Final = {
+    Endpoint.CHAT: "messages",
+    Endpoint.COMPLETIONS: "prompt",
+    Endpoint.EMBEDDINGS: "input",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How random the answer is. ``temperature`` is None when the client left it to the engine."""
+
+    temperature: float | None
+    seed: int | None
+    top_k: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """The same request gives the same answer, as far as an engine can promise it."""
+        return self.temperature == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireRequest:
+    """A validated request. ``fields`` are its parameters without nulls, without what the gateway owns
+    and without what the engine need not know."""
+
+    endpoint: Endpoint
+    model_asked: str
+    """Name or alias, as the client wrote it."""
+    fields: Mapping[str, Any]
+    stream: bool
+    usage_asked: bool
+    """stream_options.include_usage."""
+    continuous_usage_asked: bool
+    prompts: int
+    """How many prompts (completions) or inputs (embeddings); 1 for chat."""
+    choices: int
+    """n x prompts, at least 1; 1 for embeddings, which produce no tokens."""
+    max_tokens_asked: Tokens | None
+    """For each choice; None when the client named none; 0 for embeddings."""
+    sampling: Sampling
+    end_user: str = ""
+    """The client's ``user`` or ``safety_identifier``: personal, for a pseudonym only."""
+
+    def prompt_texts(self) -> Iterator[str]:
+        """Every text the model will read, but tools and schemas."""
+        if self.endpoint is Endpoint.CHAT:
+            for message in self.fields["messages"]:
+                yield from _message_texts(message)
+            return
+        content = self.fields[_CONTENT[self.endpoint]]
+        if isinstance(content, str):
+            yield content
+        else:
+            yield from (entry for entry in content if isinstance(entry, str))
+
+    def prompt_documents(self) -> Iterator[object]:
+        """JSON values a chat template may print into the prompt: tools, schemas, arguments of calls."""
+        for name in ("tools", "response_format"):
+            if name in self.fields:
+                yield self.fields[name]
+        if self.endpoint is Endpoint.CHAT:
+            for message in self.fields["messages"]:
+                yield from message.get("tool_calls") or ()
+
+    @property
+    def prompt_token_ids(self) -> int:
+        """How many token ids were given in place of text; 0 for text."""
+        if self.endpoint is Endpoint.CHAT:
+            return 0
+        content = self.fields[_CONTENT[self.endpoint]]
+        if isinstance(content, str) or isinstance(content[0], str):
+            return 0
+        return sum(map(len, content)) if isinstance(content[0], list) else len(content)
+
+    def cache_fields(self) -> dict[str, Any]:
+        """What decides the answer, beside model and partition: equal dicts, equal answers wanted.
+
+        Not in it: stream and stream_options (a hit of one form serves the other). Two spellings of
+        the token limit are one.
+        """
+        kept = {name: value for name, value in self.fields.items() if name not in _NOT_IN_CACHE_KEY}
+        if self.max_tokens_asked is not None:
+            kept["max_tokens"] = self.max_tokens_asked
+        return {"endpoint": self.endpoint.value, **kept}
+
+    def cache_text(self) -> bytes:
+        """``cache_fields`` as canonical JSON (sorted keys), ready to be hashed."""
+        return orjson.dumps(self.cache_fields(), option=orjson.OPT_SORT_KEYS)
+
+    def engine_body(
+        self, *, model: str, max_tokens: Tokens, rid: str, priority: int, cache_salt: str
+    ) -> bytes:
+        """The engine's request. ``model`` is the engine's name, ``max_tokens`` the clamped limit of each
+        choice; embeddings take neither it nor rid, priority and salt."""
+        if self.endpoint is Endpoint.EMBEDDINGS:
+            return orjson.dumps({**self.fields, "model": model})
+        body = {name: value for name, value in self.fields.items() if name not in _LIMITS}
+        body["model"] = model
+        body["max_tokens"] = max_tokens
+        if body.get("min_tokens", 0) > max_tokens:
+            body["min_tokens"] = max_tokens
+        body["stream"] = self.stream
+        if self.stream:
+            body["stream_options"] = _ENGINE_STREAM_OPTIONS
+        body["rid"] = rid
+        body["priority"] = priority
+        body["cache_salt"] = cache_salt
+        return orjson.dumps(body)
+
+
+def _message_texts(message: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("role", "name", "refusal", "reasoning_content", "tool_call_id"):
+        value = message.get(name)
+        if value:
+            yield value
+    content = message.get("content")
+    if isinstance(content, str):
+        yield content
+    elif content:
+        for part in content:
+            yield part.get("text") or part.get("refusal") or ""
+
+
+def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], ModelTerms]) -> WireRequest:
+    """Validate ``body``. ``terms_of`` gives the model of a name and raises GatewayError (404, 403) for a
+    name that the caller may not use. Raises GatewayError only."""
+    raw = read_object(body)
+    model_asked = raw.get("model")
+    if model_asked is None:
+        raise checks.missing("model")
+    PARAMETERS[endpoint]["model"](model_asked, "model")
+    terms = terms_of(model_asked)
+    if endpoint not in terms.endpoints:
+        raise InvalidRequest(
+            f"This model does not serve {endpoint.path}; it serves "
+            + ", ".join(sorted(served.path for served in terms.endpoints))
+            + ".",
+            code="model_not_supported",
+            param="model",
+        )
+    fields = _checked(endpoint, raw, terms)
+    _hold_together(endpoint, fields, terms)
+    options = fields.get("stream_options") or {}
+    prompts = _prompt_count(endpoint, fields, terms)
+    choices = 1 if endpoint is Endpoint.EMBEDDINGS else prompts * fields.get("n", 1)
+    if choices > CHOICES_MAX:
+        raise checks.invalid("n", f"n times the number of prompts is over {CHOICES_MAX}.")
+    return WireRequest(
+        endpoint=endpoint,
+        model_asked=model_asked,
+        fields={name: value for name, value in fields.items() if name not in FOR_US},
+        stream=fields.get("stream", False),
+        usage_asked=options.get("include_usage") is True,
+        continuous_usage_asked=options.get("continuous_usage_stats") is True,
+        prompts=prompts,
+        choices=choices,
+        max_tokens_asked=_limit(endpoint, fields, terms),
+        sampling=Sampling(
+            temperature=fields.get("temperature"), seed=fields.get("seed"), top_k=fields.get("top_k")
+        ),
+        end_user=fields.get("safety_identifier") or fields.get("user") or "",
+    )
+
+
+def _checked(endpoint: Endpoint, raw: Mapping[str, Any], terms: ModelTerms) -> dict[str, Any]:
+    known, unserved = PARAMETERS[endpoint], UNSERVED[endpoint]
+    fields: dict[str, Any] = {}
+    for name, value in raw.items():
+        check = known.get(name)
+        if check is not None:
+            if value is not None:
+                check(value, name)
+                fields[name] = value
+        elif name in GATEWAY_OWNED:
+            continue
+        elif name in unserved:
+            if value is not None:
+                raise checks.unserved(name, unserved[name])
+        elif name in terms.vendor_parameters and endpoint is not Endpoint.EMBEDDINGS:
+            if value is not None:
+                VENDOR[name](value, name)
+                fields[name] = value
+        else:
+            raise checks.unknown(shown(name))
+    content = _CONTENT[endpoint]
+    if content not in fields:
+        raise checks.missing(content)
+    return fields
+
+
+def _hold_together(endpoint: Endpoint, fields: dict[str, Any], terms: ModelTerms) -> None:
+    """Rules over more than one parameter, and what the model can do."""
+    able = terms.capabilities
+    if fields.get("stream_options") is not None and not fields.get("stream"):
+        raise checks.invalid("stream_options", "only allowed when 'stream' is true.")
+    if fields.get("n", 1) > able.n_max:
+        raise checks.invalid("n", f"this model serves at most {able.n_max}.", "integer_above_max_value")
+    if endpoint is Endpoint.COMPLETIONS:
+        if fields.get("best_of", 1) != fields.get("n", 1) and "best_of" in fields:
+            raise checks.unserved("best_of", "other than 'n' is not supported.")
+        if "logprobs" in fields and not able.logprobs:
+            raise checks.unserved("logprobs", "is not supported with this model.")
+    if endpoint is Endpoint.CHAT:
+        _chat_capabilities(fields, able)
+        messages.chosen_tool_exists(fields)
+        if fields.get("top_logprobs") and not fields.get("logprobs"):
+            raise checks.invalid("top_logprobs", "only allowed when 'logprobs' is true.")
+
+
+def _chat_capabilities(fields: Mapping[str, Any], able: Capabilities) -> None:
+    refused = "is not supported with this model."
+    if "tools" in fields and not able.tools:
+        raise checks.unserved("tools", refused)
+    if fields.get("logprobs") and not able.logprobs:
+        raise checks.unserved("logprobs", refused)
+    if "reasoning_effort" in fields and not able.reasoning:
+        raise checks.unserved("reasoning_effort", refused)
+    form = fields.get("response_format", {}).get("type", "text")
+    if (form == "json_object" and not able.json_object) or (form == "json_schema" and not able.json_schema):
+        raise checks.unserved("response_format", f"of type '{form}' is not supported with this model.")
+
+
+def _prompt_count(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> int:
+    if endpoint is Endpoint.CHAT:
+        return 1
+    place = _CONTENT[endpoint]
+    content = fields[place]
+    count = 1 if isinstance(content, str) or type(content[0]) is int else len(content)
+    most = terms.capabilities.batch_max
+    if count > most:
+        raise checks.invalid(
+            place,
+            f"array too long. This model takes at most {most} in one request, but got {count}.",
+            "array_above_max_length",
+        )
+    return count
+
+
+def _limit(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> Tokens | None:
+    if endpoint is Endpoint.EMBEDDINGS:
+        return Tokens(0)
+    given = [name for name in _LIMITS if name in fields]
+    if not given:
+        return None
+    asked = fields[given[0]]
+    if len(given) == 2 and fields[given[1]] != asked:
+        raise checks.invalid(given[0], "'max_tokens' and 'max_completion_tokens' differ; send one of them.")
+    most = min(terms.max_completion_tokens, terms.context_tokens)
+    if asked > most:
+        raise ContextLengthExceeded(
+            f"'{given[0]}' is too large: {asked}. This model supports at most {most} completion tokens.",
+            param=given[0],
+        )
+    return Tokens(asked)
