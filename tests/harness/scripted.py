@@ -101,7 +101,7 @@ async def tap(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 class ScriptedSidecar:
-    """Serves ext_authz and both ext_proc roles on one socket; assign ``check``, ``admit``, ``tap`` at will."""
+    """Serves ext_authz and both ext_proc roles on one socket; a test assigns check, admit and tap."""
 
     def __init__(self, path: Path) -> None:
         """``path`` is the Unix socket."""

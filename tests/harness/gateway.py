@@ -1,0 +1,174 @@
+"""The product as a user starts it, for dataplane tests: ``tidegate up --detach`` in a state of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "smollm2-135m"
+UNTIL_S = 20.0
+"""How long a test waits for something that takes milliseconds, on a machine that is busy."""
+
+
+def free_ports() -> int:
+    """A port P such that P and P + 1 were free a moment ago (the operators' listener is P + 1)."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            if port > 60000:
+                continue
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no two neighbouring free ports")
+
+
+def until(ask: Callable[[], T | None], what: str, *, seconds: float = UNTIL_S) -> T:
+    """Ask again until the answer is true; fails the test with ``what``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def overlay(directory: Path, files: Mapping[str, str]) -> Path:
+    """A kustomize overlay on mesh/base whose policy files are replaced by ``files``."""
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "buildMetadata": ["originAnnotations"],
+        "resources": [os.path.relpath(ROOT / "mesh" / "base", directory.resolve())],
+        "generatorOptions": {"disableNameSuffixHash": True},
+        "configMapGenerator": [
+            {"name": "tidegate-policy", "namespace": "tidegate", "behavior": "merge", "files": sorted(files)}
+        ],
+    }
+    (directory / "kustomization.yaml").write_text(json.dumps(kustomization))
+    return directory
+
+
+class Gateway:
+    """A running gateway. Processes are reached by part name, as ``tidegate status`` has it."""
+
+    def __init__(
+        self, state: Path, *, engine: str, mesh: Path | None = None, envoy: str | None = None
+    ) -> None:
+        """Starts it; ``engine`` is ``twin``, ``sglang`` or URLs. Fails the test with the output."""
+        self.state, self.port = state, free_ports()
+        options = ["--engine", engine, "--port", str(self.port)]
+        options += ["--mesh", str(mesh)] if mesh else []
+        options += ["--envoy", envoy] if envoy else []
+        self.tidegate("up", "--detach", *options)
+        exported = dict(
+            line.removeprefix("export ").split("=", 1)
+            for line in self.tidegate("env").splitlines()
+            if line.startswith("export ")
+        )
+        self.api_key = exported["OPENAI_API_KEY"].strip("'\"")
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self.operators_url = f"http://127.0.0.1:{self.port + 1}"
+
+    def tidegate(self, *arguments: str, check: bool = True) -> str:
+        """Run one command on this gateway's state; its standard output."""
+        command = [sys.executable, "-m", "mesh", *arguments, "--state", str(self.state)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0 or not check, (
+            f"{command}\n{done.stdout}\n{done.stderr}\n{self.log_tails()}"
+        )
+        return done.stdout
+
+    def log_tails(self, lines: int = 15) -> str:
+        """The last lines of every part's log, for a failing test."""
+        tails = []
+        for log in sorted((self.state / "logs").glob("*.log")):
+            tails.append(
+                f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+            )
+        return "\n".join(tails)
+
+    def status(self) -> dict[str, Any]:
+        """``tidegate status --json``."""
+        loaded: dict[str, Any] = json.loads((self.state / "status.json").read_text())
+        return loaded
+
+    def part(self, name: str) -> dict[str, Any]:
+        """One part of the status."""
+        found: dict[str, Any] = next(part for part in self.status()["parts"] if part["name"] == name)
+        return found
+
+    def pid(self, name: str) -> int:
+        """The part's process."""
+        return int(self.part(name)["pid"])
+
+    def pids(self, prefix: str) -> list[int]:
+        """Every worker's process, such as of ``ext-proc``."""
+        return [int(part["pid"]) for part in self.status()["parts"] if part["name"].startswith(prefix)]
+
+    def kill(self, prefix: str) -> None:
+        """SIGKILL every worker of ``prefix``."""
+        for pid in self.pids(prefix):
+            os.kill(pid, signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self, prefix: str) -> Iterator[None]:
+        """SIGSTOP every worker of ``prefix`` for a while."""
+        pids = self.pids(prefix)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                if psutil.pid_exists(pid):
+                    os.kill(pid, signal.SIGCONT)
+
+    def until_ready(self) -> None:
+        """Until every part is up again."""
+        until(lambda: self.status()["state"] == "ready", "all parts ready\n" + self.log_tails())
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A plain HTTP client with the gateway's key."""
+        headers = {"authorization": f"Bearer {self.api_key}"}
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, **options)
+
+    def usage(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """``/v1/usage`` by account and window."""
+        with self.client() as client:
+            windows = client.get("/usage").json()["windows"]
+        return {(window["account"], window["window"]): window for window in windows}
+
+    def settled(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The usage once nothing is held any more."""
+
+        def ask() -> dict[tuple[str, str], dict[str, Any]] | None:
+            usage = self.usage()
+            return usage if all(window["held"] == 0 for window in usage.values()) else None
+
+        return until(ask, "every hold resolved")
+
+    def close(self) -> None:
+        """Stop it."""
+        self.tidegate("down")
