@@ -230,9 +230,12 @@ async def serve(
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run ``main()`` on uvloop. A bad setting or policy ends the process: one line, exit code 2."""
+    refused: list[str] = []
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
-    except (BadSetting, PolicyError) as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
+    except* (BadSetting, PolicyError) as group:  # also from within a TaskGroup
+        refused = [str(error) for error in group.exceptions]
+    if refused:
+        sys.stderr.write("\n".join(refused) + "\n")
+        raise SystemExit(2)

@@ -1,0 +1,1 @@
+"""Keys to check credentials with: published JWKS of issuers, and our own API keys' hashes."""
