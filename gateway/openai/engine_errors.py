@@ -1,0 +1,96 @@
+"""What an engine says when it fails, as our error tree: OpenAI's shape, safe text.
+
+SGLang's errors are flat, and its validation messages name the server's own files; HTTP 200 with an
+error frame is how it reports overload on a stream. Source: recordings of SGLang 0.5.23.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.contract.errors import (
+    BadGateway,
+    ContentTooLarge,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    GatewayError,
+    GatewayTimeout,
+    InvalidRequest,
+)
+from gateway.openai.answers import error_frame, read_json
+
+OVERLOADED_RETRY_S: Final = 1
+UNAVAILABLE_RETRY_S: Final = 2
+_MESSAGE_CHARS_MAX: Final = 400
+_TELLS: Final = re.compile(
+    r"[/\\]\w|\.py\b|\bline \d|Traceback|\bFile \"|0x[0-9a-fA-F]{4,}|://|\bsglang\b|validation error|[^ -~]"
+)
+"""Signs of a path, a stack, an address or text that is not a plain sentence: not shown to clients."""
+_CONTEXT: Final = re.compile(r"context length", re.IGNORECASE)
+_LIMIT: Final = re.compile(r"context length(?: of)?[^0-9]{0,4}\(?(\d{1,9}) tokens?", re.IGNORECASE)
+_ASKED: Final = re.compile(r"(?:input \((\d{1,9})|a total of (\d{1,9})) tokens", re.IGNORECASE)
+_OVERLOAD: Final = re.compile(
+    r"queue is full|waiting timeout|higher priority|too many|overload", re.IGNORECASE
+)
+_LOADING: Final = re.compile(r"loading|starting|not ready|warm", re.IGNORECASE)
+
+
+def engine_error(status: int, body: bytes) -> GatewayError:
+    """An engine's answer of ``status`` >= 400 as the error its client should see."""
+    answer = read_json(body[:65_536]) or {}
+    frame = error_frame(answer)
+    return frame_error(frame if frame is not None else {}, status=status)
+
+
+def frame_error(frame: Mapping[str, Any], *, status: int = 500) -> GatewayError:
+    """An error frame (``error_frame``'s result) as our error; its own integer ``code`` is the status."""
+    code = frame.get("code")
+    if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599:
+        status = code
+    message = frame.get("message")
+    text = message if isinstance(message, str) else ""
+    if status in (400, 422):
+        return _refusal(text, frame)
+    if status == 413:
+        return ContentTooLarge("The request is too large for the model's engine.")
+    if status in (408, 504):
+        return GatewayTimeout("The model's engine did not answer in time; try again.")
+    if status in (429, 503):
+        return _unavailable(text)
+    # 401, 403, 404, 405: the engine is not the one the catalogue describes; no fault of the client.
+    return BadGateway("The model's engine failed to answer this request; try again.")
+
+
+def _refusal(text: str, frame: Mapping[str, Any]) -> InvalidRequest:
+    if _CONTEXT.search(text):
+        limit, asked = _LIMIT.search(text), _ASKED.search(text)
+        needs = next((group for group in asked.groups() if group), "") if asked else ""
+        sentence = f"This model's maximum context length is {limit[1]} tokens." if limit else ""
+        sentence += f" Your request needs {needs} tokens." if needs else ""
+        sentence = sentence.strip() or "The request does not fit the model's context."
+        return ContextLengthExceeded(sentence + " Shorten the prompt or lower max_tokens.", param="messages")
+    param = frame.get("param")
+    shown = param if isinstance(param, str) and re.fullmatch(r"[A-Za-z_][\w.\[\]]{0,63}", param) else None
+    if not text or len(text) > _MESSAGE_CHARS_MAX or _TELLS.search(text):
+        text = "The model's engine refused the request: a parameter has a value it does not take."
+    return InvalidRequest(text, param=shown)
+
+
+def _unavailable(text: str) -> EngineUnavailable:
+    if _OVERLOAD.search(text):
+        return EngineUnavailable(
+            "The model is overloaded; try again shortly.",
+            code="engine_overloaded",
+            retry_after_s=OVERLOADED_RETRY_S,
+        )
+    if _LOADING.search(text):
+        return EngineUnavailable(
+            "The model is loading; try again shortly.",
+            code="engine_loading",
+            retry_after_s=UNAVAILABLE_RETRY_S,
+        )
+    return EngineUnavailable(
+        "No engine could take the request; try again shortly.", retry_after_s=UNAVAILABLE_RETRY_S
+    )
