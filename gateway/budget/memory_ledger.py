@@ -87,8 +87,15 @@ class MemoryLedger:
         self._orgs: dict[OrgId, _Books] = {}
         self.outbox: list[dict[str, str]] = []
 
+    async def found_epoch(self, *, fresh: bool) -> str:
+        """As RedisLedger's: open an emptied ledger anew. Raises LedgerEmptied."""
+        self._founded = self._founded or fresh
+        if not self._founded:
+            raise LedgerEmptied("The budget ledger is closed until its counters are rebuilt.")
+        return "memory"
+
     def lose_everything(self) -> None:
-        """As if the store were emptied: closed for good."""
+        """As if the store were emptied: closed until founded anew."""
         self._founded = False
         self._orgs.clear()
         self.outbox.clear()

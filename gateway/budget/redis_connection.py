@@ -1,0 +1,56 @@
+"""A client of Valkey or Redis that fails fast: no hidden retries, every wait bounded.
+
+The driver's defaults wait a minute on a server that accepts and never answers, and re-send commands
+on their own; whoever holds an operation id owns the retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.units import Millis
+
+CONNECTIONS_MAX: Final = 64
+"""Of one process; a call beyond them waits for its turn within its deadline."""
+
+
+def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX) -> Any:
+    """A ``redis.asyncio.Redis`` for ``unix:///path/to.sock`` or ``redis://host:port/0``, not yet connected.
+
+    ``timeout`` bounds connecting, each read and the wait for a free connection. Text in, text out.
+    Raises ValueError for another form.
+    """
+    if not url.startswith(("unix:///", "redis://", "rediss://")):
+        raise ValueError(f"store URL: must be unix:///path or redis://host:port/0, got {url!r}")
+    seconds = timeout / 1000
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections_max,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        protocol=2,  # no HELLO: one round trip less for each connection
+        driver_info=None,
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+@asynccontextmanager
+async def within(deadline: Millis) -> AsyncIterator[None]:
+    """Bound what stands in it and turn the driver's and the system's errors into LedgerUnavailable."""
+    try:
+        async with asyncio.timeout(deadline / 1000):
+            yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise LedgerUnavailable("The budget ledger did not answer; try again.", retry_after_s=1) from error
