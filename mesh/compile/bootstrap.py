@@ -1,0 +1,179 @@
+"""The whole: resources by kind, stage by stage, to Envoy's bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.config.document import PolicyError, Problem
+from mesh.compile.patches import HCM_NAME, Generated, Patch, apply_patches, patches_of
+from mesh.compile.resources import Collector, Resource, Resources
+from mesh.compile.routes import Router, Server, servers_of
+from mesh.compile.security import config_map_data, custom_filters, providers_of
+from mesh.compile.services import clusters_of, rules_of, services_of
+from mesh.compile.target import Endpoints, Target
+
+KINDS: Final = {
+    "Gateway": "networking.istio.io/v1",
+    "VirtualService": "networking.istio.io/v1",
+    "DestinationRule": "networking.istio.io/v1",
+    "ServiceEntry": "networking.istio.io/v1",
+    "EnvoyFilter": "networking.istio.io/v1alpha3",
+    "AuthorizationPolicy": "security.istio.io/v1",
+    "ConfigMap": "v1",
+}
+MESH_CONFIG: Final = "istio"
+"""The ConfigMap that holds Istio's MeshConfig."""
+POLICY: Final = "tidegate-policy"
+"""The ConfigMap that holds Tidegate's own policy files."""
+ROUTER: Final = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+}
+"""Istio's other filters (grpc_stats, fault, cors) do nothing without a policy of theirs and are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """``bootstrap`` is the JSON for ``envoy -c``; ``diagnostics`` are warnings, not errors."""
+
+    bootstrap: Mapping[str, Any]
+    diagnostics: tuple[Problem, ...]
+
+
+def policy_files(resources: Resources) -> dict[str, str]:
+    """Tidegate's own policy by file name (``budgets.yaml``), from its ConfigMap. Raises PolicyError."""
+    for resource in resources:
+        if resource.kind == "ConfigMap" and resource.name == POLICY:
+            data = config_map_data(resource)
+            return {name: data.text(name) for name in resource.document.data["data"]}
+    raise PolicyError([Problem(file="kustomization.yaml", line=1, path="", message=f"no ConfigMap {POLICY}")])
+
+
+def compile_mesh(resources: Resources, endpoints: Endpoints, target: Target) -> Compiled:
+    """The bootstrap of ``target``. Raises PolicyError with every problem of the first stage that fails."""
+    kinds = _by_kind(resources)
+    services = services_of(kinds["ServiceEntry"])
+    rules = rules_of(kinds["DestinationRule"], services)
+    clusters = clusters_of(services, rules, endpoints, target)
+    servers = servers_of(kinds["Gateway"], target)
+
+    collector = Collector()
+    collector.each(Router(servers=servers, services=services, rules=rules).add, kinds["VirtualService"])
+    collector.close()
+
+    providers: dict[str, dict[str, Any]] = {}
+    filters: list[dict[str, Any]] = []
+
+    def mesh_config(resource: Resource) -> None:
+        if resource.name == MESH_CONFIG:
+            providers.update(providers_of(resource, services))
+        elif resource.name != POLICY:
+            problem = resource.document.problem(
+                ("metadata", "name"),
+                f"{resource.name!r}: no such ConfigMap",
+                f"known: {MESH_CONFIG}, {POLICY}",
+            )
+            raise PolicyError([problem])
+
+    collector.each(mesh_config, kinds["ConfigMap"])
+    collector.close()
+    collector.each(
+        lambda resource: filters.extend(custom_filters(resource, providers, target)),
+        kinds["AuthorizationPolicy"],
+    )
+    collector.close()
+
+    generated = Generated(
+        listeners={server.port: _listener(server, filters, target) for server in servers.values()},
+        clusters=clusters,
+        bootstrap=_bootstrap(resources, target),
+    )
+    patches: list[Patch] = []
+    ordered = sorted(kinds["EnvoyFilter"], key=lambda resource: (resource.name, resource.namespace))
+    collector.each(lambda resource: patches.extend(patches_of(resource, target)), ordered)
+    collector.close()
+    apply_patches(patches, generated)
+
+    generated.bootstrap["static_resources"] = {
+        "listeners": [*generated.listeners.values(), *generated.added_listeners],
+        "clusters": generated.clusters,
+    }
+    return Compiled(bootstrap=generated.bootstrap, diagnostics=_diagnostics(kinds["ServiceEntry"], endpoints))
+
+
+def _by_kind(resources: Resources) -> dict[str, list[Resource]]:
+    """Resources of each known kind. Raises PolicyError for unknown kinds and API versions."""
+    kinds: dict[str, list[Resource]] = {kind: [] for kind in KINDS}
+    problems = []
+    for resource in resources:
+        document = resource.document
+        if resource.kind not in KINDS:
+            message = f"{resource.kind!r} is not supported"
+            problems.append(document.problem(("kind",), message, f"known: {', '.join(KINDS)}"))
+        elif resource.api_version != KINDS[resource.kind]:
+            message = f"{resource.api_version!r} is not supported for {resource.kind}"
+            problems.append(document.problem(("apiVersion",), message, f"use {KINDS[resource.kind]}"))
+        else:
+            kinds[resource.kind].append(resource)
+    if problems:
+        raise PolicyError(problems)
+    return kinds
+
+
+def _listener(server: Server, filters: list[dict[str, Any]], target: Target) -> dict[str, Any]:
+    """Istio's gateway listener for plain HTTP, its route table inline."""
+    bound = target.bind(server.port)
+    assert bound is not None  # servers_of checked it
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
+        "stat_prefix": f"outbound_0.0.0.0_{server.port}",
+        "route_config": {
+            "name": f"http.{server.port}",
+            "virtual_hosts": list(server.virtual_hosts.values()),
+        },
+        "http_filters": [*filters, ROUTER],
+        "use_remote_address": True,
+        "normalize_path": True,
+        "server_name": "istio-envoy",
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"subject": True, "cert": True, "dns": True, "uri": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "stream_idle_timeout": "0s",
+    }
+    return {
+        "name": f"0.0.0.0_{server.port}",
+        "address": {"socket_address": {"address": bound[0], "port_value": bound[1]}},
+        "traffic_direction": "OUTBOUND",
+        "filter_chains": [{"filters": [{"name": HCM_NAME, "typed_config": manager}]}],
+    }
+
+
+def _bootstrap(resources: Resources, target: Target) -> dict[str, Any]:
+    """Node and admin. The node names every resource this config was made from."""
+    return {
+        "node": {
+            "id": target.node_id,
+            "cluster": target.labels.get("istio", "tidegate"),
+            "locality": {"region": target.region, "zone": target.zone},
+            "metadata": {
+                "LABELS": dict(target.labels),
+                "TIDEGATE_RESOURCES": sorted(resource.reference for resource in resources),
+            },
+        },
+        "admin": {"address": target.admin.to_address()},
+    }
+
+
+def _diagnostics(entries: list[Resource], endpoints: Endpoints) -> tuple[Problem, ...]:
+    """Hosts without instances: legal, and every request to them is 503."""
+    return tuple(
+        entry.document.problem(
+            ("spec", "hosts"), f"{host} has no endpoints", "requests to it are answered 503"
+        )
+        for entry in entries
+        for host in entry.document.data["spec"]["hosts"]
+        if host in endpoints and not endpoints[host]
+    )
