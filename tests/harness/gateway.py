@@ -102,11 +102,10 @@ class Gateway:
 
     def log_tails(self, lines: int = 15) -> str:
         """The last lines of every part's log, for a failing test."""
-        tails = []
-        for log in sorted((self.state / "logs").glob("*.log")):
-            tails.append(
-                f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-            )
+        tails = [
+            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+            for log in sorted((self.state / "logs").glob("*.log"))
+        ]
         return "\n".join(tails)
 
     def status(self) -> dict[str, Any]:
