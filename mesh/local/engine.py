@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -43,6 +44,18 @@ def _pod_from(url: str) -> tuple[str, int]:
     if parts.path.rstrip("/") not in ("", "/v1") or parts.query or parts.fragment or parts.username:
         raise Refusal(f"--engine {url!r} has more than host and port", ENGINE_MEND)
     return parts.hostname, port or 80
+
+
+def resolved(engine: RemoteEngine) -> tuple[tuple[str, int], ...]:
+    """The pods as (IP address, port): Envoy's static clusters take no names. Raises Refusal."""
+    addresses = []
+    for host, port in engine.pods:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise Refusal(f"--engine: {host} is not known ({error.strerror})", "use its address") from None
+        addresses.append((str(found[0][4][0]), port))
+    return tuple(addresses)
 
 
 def engine_from(text: str) -> Engine:

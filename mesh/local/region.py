@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
-from mesh.local.engine import Engine, RemoteEngine, SglangEngine, TwinEngine
+from mesh.local.engine import Engine, RemoteEngine, SglangEngine, TwinEngine, resolved
 from mesh.local.layout import CHECKOUT, Layout
 from mesh.local.part import Part
 from mesh.local.probes import GrpcHealth, HttpOk, ValkeyPing
@@ -53,14 +53,14 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def _python_env(region: Region, **settings: object) -> dict[str, str]:
+def _python_env(of: Region, /, **settings: object) -> dict[str, str]:
     """Exactly the variables a process knows: it refuses unknown TIDEGATE_* ones."""
     named = {f"TIDEGATE_{name.upper()}": str(value) for name, value in settings.items()}
     return {
         **named,
-        "TIDEGATE_LOG_LEVEL": region.log_level,
+        "TIDEGATE_LOG_LEVEL": of.log_level,
         "PYTHONPATH": str(CHECKOUT),
-        "PROMETHEUS_MULTIPROC_DIR": str(region.layout.metrics),
+        "PROMETHEUS_MULTIPROC_DIR": str(of.layout.metrics),
     }
 
 
@@ -220,14 +220,17 @@ def parts_of(region: Region) -> list[Part]:
 
 
 def endpoints_of(region: Region) -> Mapping[str, list[Endpoint]]:
-    """Which host of the mesh is reached where: pipes of the workers, address and port of engines."""
+    """Which host of the mesh is reached where: pipes of the workers, address and port of engines.
+
+    Raises Refusal for a pod whose name is not known.
+    """
 
     def pipes(*names: str) -> list[Endpoint]:
         return [{"pipe": str(region.layout.socket(name))} for name in names]
 
     match region.engine:
-        case RemoteEngine(pods=pods):
-            engines: list[Endpoint] = [{"address": host, "port": port} for host, port in pods]
+        case RemoteEngine() as remote:
+            engines: list[Endpoint] = [{"address": host, "port": port} for host, port in resolved(remote)]
         case SglangEngine() | TwinEngine():
             engines = [{"address": "127.0.0.1", "port": region.engine_port}]
         case _:

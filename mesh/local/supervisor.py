@@ -97,6 +97,10 @@ class Supervisor:
         for event in self._ready_once.values():
             await event.wait()
 
+    def is_all_ready(self) -> bool:
+        """Whether every part has been ready."""
+        return all(event.is_set() for event in self._ready_once.values())
+
     async def run(self, stop: asyncio.Event) -> None:
         """Starts everything and keeps it running until ``stop``; then, or when a part cannot be started,
         stops everything. Raises Refusal when a part cannot be started, also OSError as Refusal."""
@@ -129,7 +133,12 @@ class Supervisor:
         while True:
             began = self._clock.monotonic_s()
             self._show(part.name, State.STARTING, detail="")
-            reason = await self._live_once(part, began)
+            try:
+                reason = await self._live_once(part, began)
+            except Refusal as refusal:
+                if not self._ready_once[part.name].is_set():
+                    raise
+                reason = str(refusal)
             ended = self._clock.monotonic_s()
             failures = 1 if self._was_steady(part, began, ended) else failures + 1
             if not self._ready_once[part.name].is_set() and failures >= TRIES_BEFORE_READY:
@@ -193,13 +202,23 @@ class Supervisor:
                     start_new_session=True,
                 )
             self._processes[part.name] = process
-            identity = identity_of(process.pid)
-            if identity is not None:
-                self._record.started(part.name, identity, tuple(part.command))
+            self._note_start(part, process.pid)
         except OSError as error:
             raise refusal_from(error, log) from error
         self._show(part.name, State.STARTING, pid=process.pid)
         return process
+
+    def _note_start(self, part: Part, pid: int) -> None:
+        """Raises OSError before the part was ready once. In service a full disk must not stop it: the
+        next start finds the process by its marker as well."""
+        identity = identity_of(pid)
+        if identity is None:
+            return
+        try:
+            self._record.started(part.name, identity, tuple(part.command))
+        except OSError:
+            if not self._ready_once[part.name].is_set():
+                raise
 
     async def _becomes_ready(self, part: Part, exited: asyncio.Task[int], began: float) -> bool:
         pause, longest = PROBE_PAUSE_S

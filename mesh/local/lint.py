@@ -1,0 +1,77 @@
+"""``tidegate mesh lint`` and ``mesh compile``: the policy without starting anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from ext_authz.policy import load_auth_policy
+from gateway.budget.policy import load_budget_policy
+from gateway.config.document import PolicyError, Problem
+from gateway.models.catalogue import load_catalogue
+from mesh.local.engine import TwinEngine
+from mesh.local.layout import Layout, layout_of, prepare
+from mesh.local.policy import PolicyFollower, compiled_for, programs
+from mesh.local.region import Region
+
+_READERS: Final = {
+    "auth.yaml": load_auth_policy,
+    "budgets.yaml": load_budget_policy,
+    "models.yaml": load_catalogue,
+}
+
+
+def _trial(layout: Layout, port: int) -> Region:
+    envoy, valkey = programs(None)
+    return Region(
+        layout=layout,
+        port=port,
+        engine=TwinEngine(),
+        engine_port=30000,
+        model="",
+        envoy=envoy,
+        valkey=valkey,
+        tools=layout.state,
+    )
+
+
+def _own_policy_problems(policy: Path) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, read in _READERS.items():
+        try:
+            read(policy / name)
+        except PolicyError as error:
+            problems += error.problems
+    return problems
+
+
+def lint(mesh: Path) -> int:
+    """0 when the policy in ``mesh`` compiles, this Envoy takes it and each process can read its file.
+
+    Prints warnings. Raises PolicyError with the problems, Refusal.
+    """
+    with tempfile.TemporaryDirectory(prefix="tidegate-lint-") as directory:
+        region = _trial(layout_of(Path(directory)), 8080)
+        prepare(region.layout)
+        compiled, _ = compiled_for(region, mesh)
+        PolicyFollower(region, mesh).write()
+        if problems := _own_policy_problems(region.layout.policy):
+            raise PolicyError(problems)
+    for warning in compiled.diagnostics:
+        print(f"warning: {warning}")
+    print(f"{mesh}: compiles, Envoy accepts it, every process can read its policy")
+    return 0
+
+
+def print_compiled(mesh: Path, layout: Layout, port: int) -> int:
+    """The Envoy config that ``mesh`` becomes on this machine, on standard output as JSON.
+
+    The engine stands on port 30000 in it. Raises PolicyError, Refusal.
+    """
+    compiled, _ = compiled_for(_trial(layout, port), mesh)
+    json.dump(compiled.bootstrap, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    return 0

@@ -1,0 +1,37 @@
+"""The text that ``up`` ends its start with: everything a newcomer needs, ready to paste."""
+
+from __future__ import annotations
+
+from mesh.local.status import Overall, Status
+
+
+def ready_text(status: Status, *, api_key: str, jwt: str, state: str, logs: str, detached: bool) -> str:
+    """Plain text. ``state`` is the ``--state`` argument for the commands shown, empty for the default."""
+    option = f" --state {state}" if state else ""
+    loading = (
+        "The engine is still loading: until then the answer is 503 with Retry-After.\n"
+        if status.state is Overall.LOADING
+        else ""
+    )
+    stop = f"./tidegate down{option}" if detached else "Ctrl-C"
+    return f"""
+Tidegate answers at {status.base_url}  (engine: {status.engine})
+{loading}
+  API key  {api_key}
+  JWT      {jwt}
+
+  curl {status.base_url}/chat/completions -H 'Authorization: Bearer {api_key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{status.model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{status.base_url}", api_key="{api_key}")
+  answer = client.chat.completions.create(
+      model="{status.model}", messages=[{{"role": "user", "content": "Hello!"}}])
+  print(answer.choices[0].message.content)
+
+  shell    eval "$(./tidegate env{option})"
+  metrics  {status.operators_url}/metrics   health  {status.operators_url}/readyz
+  logs     {logs}   (./tidegate logs{option} [PART] [-f])
+  stop     {stop}
+"""
