@@ -7,7 +7,7 @@ counts is what the ledger has under the newest policy version.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -68,7 +68,7 @@ class OrgPolicy:
     """The org's own limits, and those of single keys."""
 
     limits: Limits = Limits()
-    keys: Mapping[KeyId, Limits] = MappingProxyType({})
+    keys: Mapping[KeyId, Limits] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
