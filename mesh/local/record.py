@@ -20,7 +20,7 @@ from mesh.local.layout import Layout
 from mesh.local.proc import Identity, descendants_of_run, identity_of, is_alive, seen_processes, send
 from mesh.local.refusal import Refusal
 
-LEFTOVER_GRACE_S: Final = 5.0
+LEFTOVER_GRACE_S: Final = 3.0
 """Leftovers got a SIGTERM from the kernel when their supervisor died; this is their second chance."""
 _POLL_S: Final = 0.05
 

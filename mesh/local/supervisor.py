@@ -22,7 +22,7 @@ from mesh.local.layout import Layout
 from mesh.local.logfile import rotate, tail
 from mesh.local.part import Part, PartView, State, checked_order
 from mesh.local.probes import is_ready
-from mesh.local.proc import MARKER, identity_of, send
+from mesh.local.proc import MARKER, identity_of, is_alive, send
 from mesh.local.record import RunRecord
 from mesh.local.refusal import Refusal, refusal_from
 
@@ -35,6 +35,8 @@ TRIES_BEFORE_READY: Final = 3
 """A part that was never ready and failed this often will not be: the start is given up."""
 PROBE_PAUSE_S: Final = (0.02, 0.25)
 """From the first to the longest pause between two probes."""
+KILLED_S: Final = 2.0
+"""How long a killed process may take to go, as one that the kernel is writing out does."""
 ROTATE_PAUSE_S: Final = 5.0
 PROGRESS: Final = "progress: "
 """A line of a part's log that starts so is shown beside its name while it starts."""
@@ -79,6 +81,7 @@ class Supervisor:
         self.views = {part.name: PartView(name=part.name, state=State.WAITING) for part in parts}
         self._ready_once = {part.name: asyncio.Event() for part in parts}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._in_hurry = asyncio.Event()
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     def _show(self, name: str, state: State, **changes: object) -> None:
@@ -248,16 +251,24 @@ class Supervisor:
         members = self._record.session_of(process.pid, leader_alive=process.returncode is None)
         if process.returncode is None and grace_s > 0:
             process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), grace_s)
+            await self._gone_or_hurried(process, grace_s)
         members |= self._record.session_of(process.pid, leader_alive=process.returncode is None)
         for identity in members:
             send(identity, signal.SIGKILL)
         await process.wait()
+        until = self._clock.monotonic_s() + KILLED_S
+        while any(map(is_alive, members)) and self._clock.monotonic_s() < until:  # noqa: ASYNC110  # grandchildren tell nobody
+            await asyncio.sleep(0.01)
         self._on_death(process.pid)
         # A full disk may refuse this: the record then names a dead process, which the next start sees.
         with contextlib.suppress(OSError):
             self._record.ended(part.name)
+
+    async def _gone_or_hurried(self, process: asyncio.subprocess.Process, grace_s: float) -> None:
+        waits = {asyncio.create_task(process.wait()), asyncio.create_task(self._in_hurry.wait())}
+        await asyncio.wait(waits, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def _stop_all(self) -> None:
         for keeper in self._keepers.values():
@@ -273,10 +284,9 @@ class Supervisor:
         if self.views[part.name].state is not State.FAILED:
             self._show(part.name, State.STOPPED, pid=None, detail="")
 
-    async def kill_all(self) -> None:
-        """The impatient stop: no grace for anyone."""
-        for part in self._parts.values():
-            await self._end(part, grace_s=0.0)
+    def hurry(self) -> None:
+        """The impatient stop: whatever is given grace from now on, or has it, is killed."""
+        self._in_hurry.set()
 
 
 def _exit_text(code: int) -> str:

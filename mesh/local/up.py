@@ -209,11 +209,10 @@ class Up:
             on_death=lambda pid: forget_process(pid, str(self._layout.metrics)),
         )
         stop = asyncio.Event()
-        stopping: set[asyncio.Task[None]] = set()
 
         def asked_to_stop() -> None:
             if stop.is_set():  # the second time: at once
-                stopping.add(asyncio.create_task(supervisor.kill_all()))
+                supervisor.hurry()
                 return
             stop.set()
             board.enter(Overall.STOPPING)
