@@ -97,22 +97,25 @@ class Meter:
         started_s: float,
         content_length: int | None = None,
         length_is_complete: bool = True,
+        keep_answer: bool = True,
     ) -> None:
         """``started_s``: monotonic time when the attempt began. ``length_is_complete``: max_tokens is the
-        client's or the model's own, so that an answer it ended may be stored."""
+        client's or the model's own, so that an answer it ended may be stored. ``keep_answer``: somebody
+        will ask for ``answer()``."""
         self._form = _form_of(status, content_type)
         self._status = status
         self._usage_asked = usage_asked
         self._continuous_asked = continuous_usage_asked
         self._content_length = content_length
         self._storable = _STORABLE | ({"length"} if length_is_complete else frozenset())
+        self._keep_answer = keep_answer
         self._produces = endpoint != Endpoint.EMBEDDINGS.value
         self._choices = choices
         self._received = 0
         self._body = bytearray()
         self._too_large = False
         self._parser = SseParser()
-        self._assembler: Assembler | None = Assembler()
+        self._assembler: Assembler | None = Assembler() if keep_answer else None
         self._seen = UsageSeen(one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1)
         self._finishes: dict[int, str] = {}
         self._content_seen = False
@@ -146,6 +149,7 @@ class Meter:
             started_s=started_s,
             content_length=content_length,
             length_is_complete=not record.clamp,
+            keep_answer=bool(record.cache_key),
         )
 
     # --- bytes ---
@@ -361,7 +365,7 @@ class Meter:
         ):
             return None
         if self._form is _Form.JSON:
-            return bytes(self._body)
+            return bytes(self._body) if self._keep_answer else None
         completion = self._assembler.completion() if self._assembler is not None else None
         return None if completion is None else write_json(completion)
 

@@ -59,12 +59,12 @@ class Assembler:
             self._strange = True
 
     def _add_choice(self, choice: _Choice, part: Mapping[str, Any]) -> None:
-        if any(part[name] is not None for name in part.keys() - _CHOICE_KNOWN):
+        if _strange(part, _CHOICE_KNOWN):
             raise ValueError("a field of a choice that we do not know")
         if part.get("text") is not None:
             _append(choice.texts, "text", part["text"])
         delta = part.get("delta") or {}
-        if any(delta[name] is not None for name in delta.keys() - _DELTA_KNOWN):
+        if _strange(delta, _DELTA_KNOWN):
             raise ValueError("a field of a delta that we do not know")
         for name in _TEXTS:
             if delta.get(name) is not None:
@@ -119,6 +119,11 @@ def _ending(choice: _Choice) -> dict[str, Any]:
         "finish_reason": choice.finish,
         "matched_stop": choice.matched,
     }
+
+
+def _strange(part: Mapping[str, Any], known: frozenset[str]) -> bool:
+    """Whether ``part`` says something we would lose."""
+    return not part.keys() <= known and any(part[name] is not None for name in part.keys() - known)
 
 
 def _append(texts: dict[str, list[str]], name: str, value: object) -> None:

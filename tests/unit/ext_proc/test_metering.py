@@ -9,79 +9,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ext_proc.metering import ERROR_BYTES_MAX, Charge, Ended, Meter, Step
+from ext_proc.metering import Ended, Meter, Step
 from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX
 from gateway.openai.sse import SseParser
-from gateway.path import RESPONSE_BYTES_MAX
-
-STREAM = "text/event-stream; charset=utf-8"
-JSON = "application/json"
-DONE = b"data: [DONE]\n\n"
-
-
-def meter(content_type: str = STREAM, **changed: Any) -> Meter:
-    plain: dict[str, Any] = {
-        "status": 200,
-        "endpoint": "chat.completions",
-        "choices": 1,
-        "usage_asked": False,
-        "continuous_usage_asked": False,
-        "started_s": 100.0,
-    }
-    return Meter(content_type=content_type, **{**plain, **changed})
-
-
-def usage(prompt: Any, completion: Any, cached: int = 0) -> dict[str, Any]:
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": 0,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-
-
-def event(
-    delta: dict[str, Any] | None, used: Any = None, *, index: int = 0, finish: str | None = None
-) -> bytes:
-    choices = (
-        [] if delta is None else [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}]
-    )
-    chunk = {"id": "r", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
-    return b"data: " + orjson.dumps({**chunk, "usage": used}) + b"\n\n"
-
-
-def words(*texts: str, prompt: int = 14) -> bytes:
-    """A role chunk and a content chunk for each text, two tokens each, with continuous usage."""
-    role = event({"role": "assistant", "content": ""}, usage(prompt, 0))
-    return role + b"".join(
-        event({"content": text}, usage(prompt, 2 * (position + 1))) for position, text in enumerate(texts)
-    )
-
-
-FINISH = event({}, usage(14, 4), finish="stop")
-WHOLE = words("hel", "lo") + FINISH + event(None, usage(14, 4, 13)) + DONE
-
-
-def run(stream: bytes, subject: Meter | None = None, *, cut: bool = False) -> tuple[Meter, bytes]:
-    subject = subject or meter()
-    forward = subject.feed(stream, at_s=101.0).forward
-    if cut:
-        subject.cut(at_s=102.0)
-    else:
-        forward += subject.end(at_s=102.0).forward
-    return subject, forward
-
-
-def shown(forward: bytes) -> list[Any]:
-    data = [item.data for item in SseParser().feed(forward)]
-    return [None if item is None or item == b"[DONE]" else orjson.loads(item) for item in data]
-
-
-def figures(charge: Charge) -> tuple[int, bool, bool]:
-    return charge.used, charge.unknown, charge.estimated
-
+from tests.unit.ext_proc.engine_answers import (
+    DONE,
+    FINISH,
+    FRAME,
+    JSON,
+    STREAM,
+    WHOLE,
+    completion,
+    event,
+    figures,
+    meter,
+    run,
+    shown,
+    usage,
+    words,
+)
 
 # --- streams ---
 
@@ -231,9 +179,6 @@ def test_time() -> None:
 
 # --- errors inside a 200 ---
 
-FULL = {"object": "error", "message": "The request queue is full.", "type": "X", "param": None, "code": 503}
-FRAME = b"data: " + orjson.dumps({"error": FULL}) + b"\n\n"
-
 
 def test_overload_as_a_200_is_an_opening_error() -> None:
     subject = meter()
@@ -265,149 +210,6 @@ def test_an_error_in_mid_stream_is_charged_what_was_produced() -> None:
     assert subject.ended is Ended.ERROR
     assert figures(subject.charge()) == (80, False, True)
     assert subject.answer() is None
-
-
-# --- JSON ---
-
-
-def completion(finish: str = "stop", used: Any = None, choices: int = 1) -> bytes:
-    message = {"role": "assistant", "content": "hi"}
-    return orjson.dumps(
-        {
-            "id": "r",
-            "object": "chat.completion",
-            "choices": [
-                {"index": index, "message": message, "finish_reason": finish} for index in range(choices)
-            ],
-            "usage": usage(14, 4, 3) if used is None else used,
-        }
-    )
-
-
-def test_a_json_answer_passes_untouched_and_is_exact() -> None:
-    body = completion()
-    subject = meter(JSON)
-    assert not subject.edits
-    assert subject.feed(body[:10], at_s=101) == Step(forward=body[:10])
-    assert subject.feed(body[10:], at_s=101) == Step(forward=body[10:])
-    assert subject.end(at_s=103) == Step(forward=b"", ends=True)
-    assert figures(subject.charge()) == (18, False, False)
-    assert (subject.finish_reason, subject.first_token_s, subject.seconds_per_output_token) == (
-        "stop",
-        3,
-        None,
-    )
-    assert subject.answer() == body
-
-
-def test_with_a_known_length_the_last_bytes_are_the_end() -> None:
-    body = completion()
-    subject = meter(JSON, content_length=len(body))
-    assert not subject.feed(body[:-1], at_s=101).ends
-    assert subject.feed(body[-1:], at_s=101) == Step(forward=body[-1:], ends=True)
-    assert subject.charge().used == 18
-    assert subject.end(at_s=102) == Step(forward=b"")
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"junk", completion()[:-5], b"[1]", completion(used={"prompt_tokens": -1})]
-)
-def test_json_that_tells_nothing_costs_the_hold(body: bytes) -> None:
-    subject, forward = run(body, meter(JSON))
-    assert forward == body
-    assert figures(subject.charge()) == (0, True, False)
-    assert subject.answer() is None
-
-
-def test_json_cut_off_costs_the_hold() -> None:
-    subject, _ = run(completion(), meter(JSON), cut=True)
-    assert subject.charge().unknown
-    assert subject.answer() is None
-
-
-@pytest.mark.parametrize(
-    ("finish", "by_length", "stored"),
-    [
-        ("stop", True, True),
-        ("tool_calls", False, True),
-        ("length", True, True),
-        ("length", False, False),
-        ("abort", True, False),
-        ("content_filter", True, False),
-        ("", True, False),
-    ],
-)
-def test_only_untruncated_answers_are_stored(finish: str, by_length: bool, stored: bool) -> None:
-    subject, _ = run(completion(finish), meter(JSON, length_is_complete=by_length))
-    assert (subject.answer() is not None) == stored
-
-
-def test_too_few_choices_are_not_stored() -> None:
-    assert run(completion(choices=1), meter(JSON, choices=2))[0].answer() is None
-    assert run(completion(choices=2), meter(JSON, choices=2))[0].answer() is not None
-
-
-def test_embeddings() -> None:
-    body = orjson.dumps({"object": "list", "data": [], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
-    subject, _ = run(body, meter(JSON, endpoint="embeddings"))
-    assert figures(subject.charge()) == (5, False, False)
-    assert subject.answer() == body
-
-
-def test_an_error_in_a_json_200_costs_nothing() -> None:
-    subject, _ = run(orjson.dumps(FULL), meter(JSON))
-    assert figures(subject.charge()) == (0, False, False)
-    assert subject.ended is Ended.ERROR
-
-
-def test_an_answer_too_large_to_keep_passes_and_costs_the_hold() -> None:
-    subject = meter(JSON)
-    piece = b"x" * (1024 * 1024)
-    for _ in range(RESPONSE_BYTES_MAX // len(piece) + 1):
-        assert subject.feed(piece, at_s=101).forward == piece
-    subject.end(at_s=102)
-    assert subject.charge().unknown
-    assert "answer_too_large" in subject.charge().detail["flags"]
-
-
-def test_a_stream_too_large_to_keep_is_metered_to_the_end() -> None:
-    subject = meter()
-    piece = event({"content": "x" * 500_000}, usage(14, 100))
-    for _ in range(RESPONSE_BYTES_MAX // len(piece) + 2):
-        subject.feed(piece, at_s=101)
-    subject.feed(FINISH + event(None, usage(14, 200)) + DONE, at_s=102)
-    assert figures(subject.charge()) == (214, False, False)
-    assert subject.answer() is None
-
-
-def test_another_content_type_is_passed_and_costs_the_hold() -> None:
-    subject, forward = run(completion(), meter("text/html"))
-    assert forward == completion()
-    assert subject.charge().unknown
-
-
-# --- error statuses ---
-
-
-def test_an_error_answer_is_rewritten() -> None:
-    flat = {"object": "error", "message": 'File "/opt/sglang/x.py", line 3', "code": 400}
-    subject = meter(JSON, status=400)
-    assert subject.edits
-    assert subject.feed(orjson.dumps(flat), at_s=101) == Step(forward=b"")
-    step = subject.end(at_s=102)
-    assert step.ends
-    error = orjson.loads(step.forward)["error"]
-    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
-    assert "/opt" not in step.forward.decode()
-    assert figures(subject.charge()) == (0, False, False)
-    assert subject.answer() is None
-
-
-def test_an_endless_error_answer_fills_no_memory() -> None:
-    subject = meter(JSON, status=500)
-    for _ in range(40):
-        assert subject.feed(b"x" * ERROR_BYTES_MAX, at_s=101).forward == b""
-    assert orjson.loads(subject.end(at_s=102).forward)["error"]["code"] == "bad_gateway"
 
 
 # --- anything ---

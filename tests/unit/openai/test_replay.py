@@ -8,6 +8,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.openai.assembly import sse_to_completion
 from gateway.openai.replay import NotReplayable, cached_answer_to_json, cached_answer_to_sse
@@ -188,3 +189,12 @@ def test_tool_calls_in_fragments() -> None:
 )
 def test_what_is_not_understood_is_not_stored(chunks: list[dict[str, Any]]) -> None:
     assert sse_to_completion(chunks) is None
+
+
+def test_the_sdk_reads_a_replayed_stream() -> None:
+    answer = chat_completion({"content": "so", "tool_calls": CALLS}, finish="tool_calls")
+    stream = cached_answer_to_sse(orjson.dumps(answer), answer_id="new", usage_asked=True)
+    chunks = [ChatCompletionChunk.model_validate(part, strict=True) for part in chunks_of(stream)]
+    calls = [call for part in chunks for choice in part.choices for call in choice.delta.tool_calls or ()]
+    assert [call.index for call in calls] == [0, 1]
+    assert chunks[-1].usage is not None

@@ -52,7 +52,19 @@ def test_cut_at_every_byte() -> None:
 
 
 PIECES = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b"data", b":", b" ", b"data: x", b"\xef\xbb\xbf", b"\xf0\x9f", b"y"]
+    [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"data",
+        b":",
+        b" ",
+        b"data: x",
+        b"data: z\n\n",
+        b"\xef\xbb\xbf",
+        b"\xf0\x9f",
+        b"y",
+    ]
 )
 
 
