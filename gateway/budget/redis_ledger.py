@@ -56,14 +56,20 @@ class RedisLedger:
     """See BudgetLedger. One instance a process; safe for concurrent tasks."""
 
     def __init__(
-        self, client: Any, *, clock: Clock | None = None, test_store_clock: Clock | None = None
+        self,
+        client: Any,
+        *,
+        clock: Clock | None = None,
+        test_store_clock: Clock | None = None,
+        test_library: Path = _LIBRARY,
     ) -> None:
         """``client`` as redis_connection.connect makes it. ``clock`` is this process's own (the witness
-        of ``tick``); ``test_store_clock`` takes the place of the store's TIME, in tests only."""
+        of ``tick``). In tests only: ``test_store_clock`` takes the place of the store's TIME,
+        ``test_library`` that of ledger.lua."""
         self._client = client
         self._clock = clock or SystemClock()
         self._test_store_clock = test_store_clock
-        self._library = _LIBRARY.read_text(encoding="utf-8")
+        self._library = test_library.read_text(encoding="utf-8")
         self._loaded = False
         self._epoch: str | None = None
         self._epoch_again_at = float("-inf")
@@ -160,7 +166,7 @@ class RedisLedger:
 
     async def _call(self, verb: str, org: OrgId, *arguments: object, hold: HoldId | None = None) -> Any:
         """One function call on the org's books, opened if they never were."""
-        check_hold(org, hold or HoldId("none"))
+        check_hold(org, HoldId("none") if hold is None else hold)
         async with within(DEADLINE):
             try:
                 return await self._function(verb, org, await self._open(org), *arguments, hold=hold)

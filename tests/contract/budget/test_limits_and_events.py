@@ -1,0 +1,136 @@
+"""Limits live in the ledger under their policy version; each step appends its event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.budget.ledger import UNLIMITED
+from gateway.contract.ids import HoldId, OrgId
+from gateway.contract.units import Tokens
+from tests.contract.budget.subjects import NOON, ORG, Subject, account, want
+
+H = HoldId("h")
+MINUTE = f"org|minute|{NOON - NOON % 60_000}"
+MONTH = "org|month|1790812800000"
+
+
+async def test_newer_limits_replace_older_ones_do_not(subject: Subject) -> None:
+    await subject.reserve(want("a", account(minute=1000), version=2))
+    older = await subject.reserve(want("b", account(minute=5000), version=1))
+    assert (older.tightest.limit, older.policy_conflict) == (1000, False)
+    newer = await subject.reserve(want("c", account(minute=3000), version=3))
+    assert (newer.tightest.limit, newer.policy_conflict) == (3000, False)
+    assert (await subject.minute(account(minute=7))).limit == 3000
+
+
+async def test_another_limit_under_the_same_version_is_a_conflict(subject: Subject) -> None:
+    await subject.reserve(want("a", account(minute=1000)))
+    other = want("b", account(minute=2000))
+    grant = await subject.reserve(other)
+    assert (grant.tightest.limit, grant.policy_conflict) == (1000, True)
+    assert (await subject.reserve(other)).policy_conflict
+
+
+async def test_a_refusal_brings_its_limits_too(subject: Subject) -> None:
+    await subject.reserve(want("a", account(minute=1000)))
+    await subject.refused(want("b", account(minute=50), units=100, version=2))
+    assert (await subject.minute(account())).limit == 50
+
+
+async def test_a_limit_lowered_below_what_is_used_refuses(subject: Subject) -> None:
+    await subject.reserve(want("a", account(minute=1000), units=600))
+    await subject.ledger.settle(ORG, HoldId("a"), Tokens(600))
+    refusal = await subject.refused(want("b", account(minute=500), units=1, version=2))
+    assert (refusal.standing.limit, refusal.standing.used, refusal.standing.remaining) == (500, 600, 0)
+
+
+async def test_a_limit_taken_away_is_still_counted(subject: Subject) -> None:
+    await subject.reserve(want("a", account(minute=10), units=10))
+    grant = await subject.reserve(want("b", account(), units=100, version=2))
+    assert (grant.units, grant.tightest.limit, grant.tightest.remaining) == (100, UNLIMITED, UNLIMITED)
+    assert (await subject.minute(account())).held == 110
+
+
+async def test_zero_refuses(subject: Subject) -> None:
+    await subject.refused(want("a", account(minute=0), units=1))
+
+
+def entry(kind: str, verdict: str, **fields: Any) -> dict[str, str]:
+    base = {"type": kind, "verdict": verdict, "at_ms": str(NOON), "org": ORG, "hold": "h", "reason": ""}
+    base |= {"policy_version": "4", "request_id": "r-1", "accounts": f"{MINUTE} {MONTH}"}
+    return base | {"c.request_id": "r-1", "c.model": "m"} | fields
+
+
+async def test_every_step_appends_its_event(subject: Subject) -> None:
+    context = {"request_id": "r-1", "model": "m"}
+    limited = account(minute=1000)
+    ledger = subject.ledger
+    for hold in ("h", "i", "j"):
+        await subject.reserve(want(hold, limited, fixed=10, units=90, ttl=1000, version=4, context=context))
+    await subject.refused(want("k", limited, fixed=990, units=90, version=4, context=context))
+    await ledger.settle(ORG, H, Tokens(40), detail={"finish": "stop"})
+    await ledger.void(ORG, HoldId("i"), reason="upstream_4xx")
+    subject.advance(1000)
+    await ledger.expire(ORG)
+    await ledger.settle(ORG, HoldId("j"), Tokens(30))
+    await ledger.note(ORG, "cache.hit", {"request_id": "r-2", "key": "k1"})
+    later = {"at_ms": str(NOON + 1000)}
+    amounts = {"a.held": "100"}
+    assert await subject.outbox() == [
+        entry("hold.granted", "granted", **amounts, **{"a.remaining": "900"}),
+        entry("hold.granted", "granted", **amounts, **{"a.remaining": "800", "hold": "i"}),
+        entry("hold.granted", "granted", **amounts, **{"a.remaining": "700", "hold": "j"}),
+        entry(
+            "hold.refused",
+            "refused",
+            hold="k",
+            reason="org|minute",
+            accounts=MINUTE,
+            **{"a.needed": "991", "a.remaining": "700"},
+        ),
+        entry(
+            "hold.settled", "posted", **amounts, **{"a.used": "40", "a.released": "60", "d.finish": "stop"}
+        ),
+        entry("hold.voided", "voided", hold="i", reason="upstream_4xx", **amounts, **{"a.released": "100"}),
+        entry("hold.expired", "expired", hold="j", **amounts, **{"a.used": "100"}, **later),
+        entry(
+            "hold.corrected",
+            "corrected",
+            hold="j",
+            **amounts,
+            **{"a.used": "30", "a.released": "70"},
+            **later,
+        ),
+        {
+            "type": "cache.hit",
+            "at_ms": str(NOON + 1000),
+            "org": ORG,
+            "request_id": "r-2",
+            "hold": "",
+            "policy_version": "",
+            "verdict": "noted",
+            "reason": "",
+            "accounts": "",
+            "c.request_id": "r-2",
+            "c.key": "k1",
+        },
+    ]
+
+
+async def test_a_blind_settle_says_so(subject: Subject) -> None:
+    await subject.reserve(want("h"))
+    await subject.ledger.settle(ORG, H, Tokens(0), unknown=True)
+    settled = (await subject.outbox())[-1]
+    assert (settled["reason"], settled["a.used"], settled["a.released"]) == ("unknown", "100", "0")
+
+
+@pytest.mark.parametrize(
+    ("org", "hold"), [("a}b", "h"), ("A", "h"), ("acme", "h}"), ("acme", "h i"), ("acme", "")]
+)
+async def test_names_that_could_leave_their_key_are_refused(subject: Subject, org: str, hold: str) -> None:
+    with pytest.raises(ValueError, match=r"org|hold"):
+        await subject.ledger.settle(OrgId(org), HoldId(hold), Tokens(1))
+    with pytest.raises(ValueError, match="amount"):
+        await subject.ledger.settle(ORG, H, Tokens(-1))
