@@ -131,10 +131,15 @@ class ScriptedSidecar:
         async for answer in behaviour(decoded()):
             yield answer.SerializeToString()
 
+    async def _health(self, _: bytes, __: Any) -> bytes:
+        raw: bytes = wire.HealthCheckResponse(status=wire.HEALTH_SERVING).SerializeToString()
+        return raw
+
     async def start(self) -> None:
         """Serve until ``stop``."""
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
         for full_name, handler in (
+            (wire.HEALTH_CHECK, grpc.unary_unary_rpc_method_handler(self._health)),
             (wire.AUTH_CHECK, grpc.unary_unary_rpc_method_handler(self._check)),
             (wire.EXT_PROC_PROCESS, grpc.stream_stream_rpc_method_handler(self._process)),
         ):

@@ -1,0 +1,81 @@
+"""A pod reduced to what the trap tests need: it counts who reached it and streams as long as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+EVENT_GAP_S = 0.02
+
+
+class Pod:
+    """``requests`` are the heads that reached it; ``answers`` are (status, JSON body) used in turn."""
+
+    def __init__(self) -> None:
+        """Answers 200 with a small completion unless told otherwise."""
+        self.port = 0
+        self.requests: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
+        self.statuses: list[int] = []
+        self.events = 20
+        self.left = asyncio.Event()
+        self.chunk_sent = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {":line": head[0]}
+                for line in head[1:-2]:
+                    name, value = line.split(":", 1)
+                    headers[name.strip().lower()] = value.strip()
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if head[0].startswith("GET /ready"):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                self.requests.append(headers)
+                self.bodies.append(body)
+                if b'"stream": true' in body or b'"stream":true' in body:
+                    await self._stream(writer)
+                else:
+                    self._answer(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.left.set()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _answer(self, writer: asyncio.StreamWriter) -> None:
+        status = self.statuses.pop(0) if self.statuses else 200
+        body = json.dumps({"object": "chat.completion", "choices": [], "usage": None}).encode()
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        for number in range(self.events):
+            data = b'data: {"n":%d}\n\n' % number
+            writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+            await writer.drain()
+            self.chunk_sent.set()
+            await asyncio.sleep(EVENT_GAP_S)
+        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        await writer.drain()
+
+
+@asynccontextmanager
+async def pod() -> AsyncIterator[Pod]:
+    """A pod on a free port of 127.0.0.1."""
+    serving = Pod()
+    server = await asyncio.start_server(serving._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+    serving.port = server.sockets[0].getsockname()[1]
+    try:
+        yield serving
+    finally:
+        server.close()
