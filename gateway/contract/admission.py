@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
-from gateway.contract.units import Tokens
+from gateway.contract.units import Tokens, UnixMillis
 
 RECORD_VERSION: Final = "1"
 
@@ -23,10 +23,14 @@ class NotAnAdmission(ValueError):
 
 
 class Verdict(StrEnum):
-    """What the second gate lets through. Anything else, or nothing, is denied."""
+    """The second gate lets METERED and UNMETERED through; anything else, or nothing, is denied."""
 
     METERED = "metered"
     UNMETERED = "unmetered"
+    REFUSED = "refused"
+    """admit answered itself with an error; the record is for the access log."""
+    ANSWERED = "answered"
+    """admit answered itself from the cache."""
 
 
 class CacheStatus(StrEnum):
@@ -74,6 +78,8 @@ class AdmissionRecord:
     reset_tokens: str = ""
     """Values of the x-ratelimit-*-tokens response headers; reset is a duration (``6s``)."""
     policy_version: int = 0
+    admitted_at_ms: UnixMillis = UnixMillis(0)
+    """When admit had the whole request: the tap's times to the first token count from here."""
     event_context: str = ""
     """JSON object of the event fields that settle, void and expiry repeat (see gateway.events)."""
 
@@ -103,6 +109,7 @@ class AdmissionRecord:
             "remaining_tokens": self.remaining_tokens,
             "reset_tokens": self.reset_tokens,
             "policy_version": str(self.policy_version),
+            "admitted_at_ms": str(self.admitted_at_ms),
             "event_context": self.event_context,
         }
 
@@ -138,6 +145,7 @@ class AdmissionRecord:
                 remaining_tokens=texts["remaining_tokens"],
                 reset_tokens=texts["reset_tokens"],
                 policy_version=int(texts["policy_version"]),
+                admitted_at_ms=UnixMillis(int(texts.get("admitted_at_ms", "0"))),
                 event_context=texts["event_context"],
             )
         except (KeyError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +42,25 @@ class Prices:
         return MicroUsd(-(-total // PER_MILLION))
 
 
+class CacheMode(StrEnum):
+    """Which answers of a model the exact cache may repeat to the same user."""
+
+    OFF = "off"
+    DETERMINISTIC = "deterministic"
+    """Of requests that ask for one answer only: temperature 0, top_k 1, a seed, embeddings."""
+    ALL = "all"
+    """Also sampled ones: a user who asks twice gets the same answer twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRule:
+    """What the exact cache does with a model's answers."""
+
+    mode: CacheMode = CacheMode.DETERMINISTIC
+    ttl_seconds: int = 3600
+    """How long an answer is kept."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """One entry. Fulfils gateway.openai.terms.ModelTerms."""
@@ -67,7 +87,12 @@ class Model:
     capabilities: Capabilities = Capabilities()
     vendor_parameters: frozenset[str] = frozenset()
     prices: Prices = Prices()
-    cacheable: bool = True
+    cache: CacheRule = CacheRule()
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether any of its answers may be stored."""
+        return self.cache.mode is not CacheMode.OFF
 
     @property
     def engine_name(self) -> str:
@@ -136,7 +161,7 @@ def _model(entry: dict[str, Any]) -> Model:
     plain = {
         name: value
         for name, value in entry.items()
-        if name not in ("aliases", "endpoints", "capabilities", "vendor_parameters", "prices")
+        if name not in ("aliases", "endpoints", "capabilities", "vendor_parameters", "prices", "cache")
     }
     return Model(
         **{"served_name": entry["name"], **plain},
@@ -145,6 +170,14 @@ def _model(entry: dict[str, Any]) -> Model:
         capabilities=Capabilities(**entry.get("capabilities", {})),
         vendor_parameters=frozenset(entry.get("vendor_parameters", ())),
         prices=Prices(**entry.get("prices", {})),
+        cache=_cache_rule(entry.get("cache", {})),
+    )
+
+
+def _cache_rule(entry: Mapping[str, Any]) -> CacheRule:
+    usual = CacheRule()
+    return CacheRule(
+        mode=CacheMode(entry.get("mode", usual.mode)), ttl_seconds=entry.get("ttl_seconds", usual.ttl_seconds)
     )
 
 
