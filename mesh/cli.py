@@ -19,7 +19,7 @@ from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting, load
 from gateway.contract.clock import SystemClock
 from mesh.local.engine import engine_from
-from mesh.local.layout import CHECKOUT, Layout, layout_of
+from mesh.local.layout import BASE, CHECKOUT, Layout, layout_of
 from mesh.local.refusal import Refusal, refusal_from
 
 DEFAULT_PORT: Final = 8080
@@ -80,7 +80,7 @@ def _mesh_option(parser: argparse.ArgumentParser) -> None:
         "--mesh",
         type=Path,
         metavar="DIR",
-        default=CHECKOUT / "mesh" / "base",
+        default=BASE,
         help="kustomize directory of the policy (default: mesh/base)",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from gateway.budget.policy import load_budget_policy
 from gateway.config.document import PolicyError, Problem
 from gateway.models.catalogue import load_catalogue
 from mesh.local.engine import TwinEngine
-from mesh.local.layout import Layout, layout_of, prepare
+from mesh.local.layout import BASE, Layout, layout_of, prepare
 from mesh.local.policy import PolicyFollower, compiled_for, programs
 from mesh.local.region import Region
 
@@ -38,13 +39,24 @@ def _trial(layout: Layout, port: int) -> Region:
     )
 
 
-def _own_policy_problems(policy: Path) -> list[Problem]:
+def _source_of(file: Path, mesh: Path) -> str:
+    """Where the generated ``file`` was written by hand; its bare name when that cannot be told."""
+    text = file.read_bytes() if file.exists() else b""
+    for directory in (mesh, BASE):
+        for source in sorted(directory.rglob(file.name)):
+            if source.read_bytes() == text:
+                return str(source)
+    return file.name
+
+
+def _own_policy_problems(policy: Path, mesh: Path) -> list[Problem]:
     problems: list[Problem] = []
     for name, read in _READERS.items():
         try:
             read(policy / name)
         except PolicyError as error:
-            problems += error.problems
+            source = _source_of(policy / name, mesh)
+            problems += [replace(problem, file=source) for problem in error.problems]
     return problems
 
 
@@ -58,7 +70,7 @@ def lint(mesh: Path) -> int:
         prepare(region.layout)
         compiled, _ = compiled_for(region, mesh)
         PolicyFollower(region, mesh).write()
-        if problems := _own_policy_problems(region.layout.policy):
+        if problems := _own_policy_problems(region.layout.policy, mesh):
             raise PolicyError(problems)
     for warning in compiled.diagnostics:
         print(f"warning: {warning}")
