@@ -1,0 +1,281 @@
+"""Money through the whole path: what is charged is what the engine's own record says it produced.
+
+Every ending of a request: complete, refused, client gone at every stage, engine killed in mid-stream,
+filters killed before, in and after; and 64 clients on an account with room for 1,000 tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.engines import Twin, twin
+from tests.harness.gateway import MODEL, ROOT, Gateway, overlay, until
+
+POLICY = ROOT / "mesh" / "base" / "policy"
+ROOM = 1_000
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    options = ("--model", MODEL, "--tokens-per-s", "100")
+    with twin(tmp_path_factory.mktemp("engine"), *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url)
+    yield running
+    running.close()
+
+
+def request_body(text: str, *, stream: bool = False, max_tokens: int = 20, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": MODEL, "messages": messages, "stream": stream, "max_tokens": max_tokens, **more}
+
+
+def used(gateway: Gateway) -> int:
+    """Tokens charged to the org this month, once nothing is held."""
+    return int(gateway.settled()[("org", "month")]["used"])
+
+
+def test_a_complete_answer_costs_what_the_engine_says(gateway: Gateway) -> None:
+    before = used(gateway)
+    with gateway.client() as client:
+        usage = client.post("/chat/completions", json=request_body("complete json")).json()["usage"]
+    assert used(gateway) - before == usage["total_tokens"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_complete_stream_costs_the_same_whether_usage_was_asked_or_not(
+    gateway: Gateway, asked: bool
+) -> None:
+    before = used(gateway)
+    body = request_body(f"complete stream {asked}", stream=True)
+    if asked:
+        body["stream_options"] = {"include_usage": True}
+    with gateway.client() as client:
+        answer = client.post("/chat/completions", json=body)
+    assert answer.text.rstrip().endswith("data: [DONE]")
+    assert ('"usage":{' in answer.text) == asked
+    assert used(gateway) > before
+
+
+def test_the_budget_is_right_when_the_answer_is_there(gateway: Gateway) -> None:
+    """Settled before the last bytes: the next call of a careful client never meets its own old hold."""
+    with gateway.client() as client:
+        for number in range(5):
+            client.post("/chat/completions", json=request_body(f"sequence {number}"))
+            windows = client.get("/usage").json()["windows"]
+            assert {window["held"] for window in windows} == {0}
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_an_engines_refusal_costs_nothing(gateway: Gateway, engine: Twin, status: int) -> None:
+    before = used(gateway)
+    text = f"refused with {status}"
+    engine.script(
+        {"contains": text, "status": status, "body": {"object": "error", "message": "/srv/x.py no"}}
+    )
+    with gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body(text))
+    assert answer.status_code in (400, 404, 422)
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert "/srv" not in answer.text
+    assert used(gateway) == before
+
+
+def test_an_engine_that_always_fails_costs_nothing(gateway: Gateway, engine: Twin) -> None:
+    before = used(gateway)
+    engine.script({"contains": "always fails", "status": 500, "body": {"message": "boom"}})
+    with gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body("always fails"))
+    assert answer.status_code >= 500
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert used(gateway) == before
+
+
+def test_queue_full_on_a_stream_is_repeated_not_shown(gateway: Gateway, engine: Twin) -> None:
+    engine.script({"contains": "queue full once", "error_frame": True, "times": 1})
+    with gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body("queue full once", stream=True))
+    assert answer.status_code == 200
+    assert "error" not in answer.text
+    assert answer.text.rstrip().endswith("data: [DONE]")
+
+
+async def _leave(gateway: Gateway, body: dict[str, Any], *, after_events: int | None) -> None:
+    """Send a request and close the connection after ``after_events`` events; None: while waiting."""
+    headers = {"authorization": f"Bearer {gateway.api_key}"}
+    async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers) as client:
+        if after_events is None:
+            with contextlib.suppress(TimeoutError, httpx.ReadTimeout):
+                await client.post("/chat/completions", json=body, timeout=0.4)
+            return
+        async with client.stream("POST", "/chat/completions", json=body) as answer:
+            received = b""
+            async for part in answer.aiter_raw():
+                received += part
+                if received.count(b"data: ") >= after_events:
+                    return
+
+
+async def test_a_client_that_leaves_a_stream_pays_what_was_produced(gateway: Gateway, engine: Twin) -> None:
+    before = await asyncio.to_thread(used, gateway)
+    known = len(engine.attempts())
+    await _leave(gateway, request_body("leaves early", stream=True, max_tokens=500), after_events=5)
+
+    def gone() -> dict[str, Any] | None:
+        fresh = engine.attempts()[known:]
+        return fresh[0] if fresh and fresh[0]["outcome"] == "client_gone" else None
+
+    attempt = await asyncio.to_thread(until, gone, "the engine stopped producing")
+    assert attempt["completion_tokens"] < 200
+    charged = await asyncio.to_thread(used, gateway) - before
+    truth = attempt["prompt_tokens"] + attempt["completion_tokens"]
+    # The engine may have produced a token or two that had not left it when the client closed.
+    assert truth - 8 <= charged <= truth
+
+
+async def test_a_client_that_leaves_before_the_first_byte_is_settled(gateway: Gateway, engine: Twin) -> None:
+    for stream in (False, True):
+        text = f"leaves at once {stream}"
+        engine.script({"contains": text, "delay_ms": 3000})
+        await _leave(gateway, request_body(text, stream=stream), after_events=None)
+        await asyncio.to_thread(gateway.settled)
+
+
+def test_an_engine_killed_in_mid_stream_ends_the_stream_and_is_charged(
+    gateway: Gateway, engine: Twin
+) -> None:
+    before = used(gateway)
+    known = len(engine.attempts())
+    engine.script({"contains": "cut in the middle", "cut_after_chunks": 5, "reset": True})
+    body = request_body("cut in the middle", stream=True, max_tokens=50)
+    received = ""
+    with (
+        gateway.client() as client,
+        contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError),
+        client.stream("POST", "/chat/completions", json=body) as answer,
+    ):
+        for part in answer.iter_text():
+            received += part
+    assert "data: [DONE]" not in received, "a broken stream must look broken"
+    attempt = engine.attempts()[known]
+    charged = used(gateway) - before
+    truth = attempt["prompt_tokens"] + attempt["completion_tokens"]
+    assert truth - 8 <= charged <= truth
+
+
+async def test_filters_killed_in_mid_stream_lose_no_event_and_no_money(
+    gateway: Gateway, engine: Twin
+) -> None:
+    body = request_body("filters die", stream=True, max_tokens=60)
+    headers = {"authorization": f"Bearer {gateway.api_key}"}
+    received = b""
+    killed = False
+    async with (
+        httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client,
+        client.stream("POST", "/chat/completions", json=body) as answer,
+    ):
+        async for part in answer.aiter_raw():
+            received += part
+            if not killed and received.count(b"data: ") > 3:
+                killed = True
+                gateway.kill("ext-proc")
+    assert received.rstrip().endswith(b"data: [DONE]")
+    await asyncio.to_thread(gateway.until_ready)
+    # The hold stays until it expires: charged in full then, never forgotten, never refunded early.
+    windows = await asyncio.to_thread(gateway.usage)
+    assert windows[("org", "month")]["held"] > 0
+
+
+def test_frozen_filters_are_503_and_reach_no_engine(gateway: Gateway, engine: Twin) -> None:
+    gateway.until_ready()
+    for part, code in (("ext-authz", "identity_unavailable"), ("ext-proc", "admission_unavailable")):
+        known = len(engine.attempts())
+        with gateway.frozen(part), gateway.client() as client:
+            answer = client.post("/chat/completions", json=request_body(f"frozen {part}"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, code)
+        assert len(engine.attempts()) == known
+        gateway.until_ready()
+
+
+def test_a_frozen_ledger_is_503_and_reaches_no_engine(gateway: Gateway, engine: Twin) -> None:
+    known = len(engine.attempts())
+    with gateway.frozen("valkey-ledger"), gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body("frozen ledger"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "budget_unavailable")
+    assert len(engine.attempts()) == known
+
+
+def test_a_frozen_cache_is_a_miss(gateway: Gateway) -> None:
+    with gateway.frozen("valkey-cache"), gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body("frozen cache", temperature=0))
+    assert answer.status_code == 200
+    assert answer.headers["x-tidegate-cache"] != "hit"
+
+
+def test_killed_filters_come_back(gateway: Gateway) -> None:
+    for part in ("ext-authz", "ext-proc", "bookkeeper", "valkey-ledger", "valkey-cache", "api"):
+        gateway.kill(part)
+
+        def answers() -> bool:
+            with gateway.client() as client:
+                return client.post("/chat/completions", json=request_body("after a kill")).status_code == 200
+
+        until(answers, f"answers again after {part} was killed\n{gateway.log_tails()}")
+    gateway.until_ready()
+
+
+async def test_sixty_four_clients_never_overspend(engine: Twin, tmp_path: Path) -> None:
+    """Room for 1,000 tokens, 64 clients, filters killed meanwhile; judged by the engine's own record."""
+    budgets = f"""
+apiVersion: tidegate.dev/v1alpha1
+kind: BudgetPolicy
+version: 1
+minimumCompletionTokens: 1
+tiers:
+  standard: {{priority: 0, priorityClass: standard, key: {{}}}}
+orgs:
+  demo: {{tokensPerMonth: {ROOM}}}
+"""
+    mesh = overlay(tmp_path / "mesh", {"budgets.yaml": budgets})
+    gateway = await asyncio.to_thread(Gateway, tmp_path / "state", engine=engine.url, mesh=mesh)
+    known = len(engine.attempts())
+    headers = {"authorization": f"Bearer {gateway.api_key}"}
+    try:
+        async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client:
+
+            async def one(number: int) -> list[int]:
+                statuses = []
+                for turn in range(3):
+                    body = request_body(f"c{number} t{turn}", max_tokens=15, stream=number % 2 == 0)
+                    with contextlib.suppress(httpx.HTTPError):
+                        statuses.append((await client.post("/chat/completions", json=body)).status_code)
+                return statuses
+
+            async def killer() -> None:
+                for _ in range(3):
+                    await asyncio.sleep(0.15)
+                    await asyncio.to_thread(gateway.kill, "ext-proc")
+
+            results, _ = await asyncio.gather(
+                asyncio.gather(*(one(number) for number in range(64))), killer()
+            )
+        spent = sum(
+            attempt["prompt_tokens"] + attempt["completion_tokens"] for attempt in engine.attempts()[known:]
+        )
+        statuses = [status for result in results for status in result]
+        assert spent <= ROOM
+        assert 200 in statuses
+        assert 429 in statuses or 503 in statuses
+    finally:
+        await asyncio.to_thread(gateway.close)
