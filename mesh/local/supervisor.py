@@ -40,6 +40,8 @@ KILLED_S: Final = 2.0
 ROTATE_PAUSE_S: Final = 5.0
 PROGRESS: Final = "progress: "
 """A line of a part's log that starts so is shown beside its name while it starts."""
+REFUSED: Final = "refused: "
+"""A part whose last line starts so has said what is wrong and how to mend it: trying again is no use."""
 _EXEC_BOUND: Final = str(Path(__file__).with_name("exec_bound.py"))
 
 
@@ -144,9 +146,7 @@ class Supervisor:
                 reason = str(refusal)
             ended = self._clock.monotonic_s()
             failures = 1 if self._was_steady(part, began, ended) else failures + 1
-            if not self._ready_once[part.name].is_set() and failures >= TRIES_BEFORE_READY:
-                self._show(part.name, State.FAILED, pid=None, detail=reason)
-                raise self._cannot_start(part, reason)
+            self._give_up_if_hopeless(part, failures, reason)
             pause = backoff_s(failures, self._random)
             self._show(
                 part.name,
@@ -160,12 +160,22 @@ class Supervisor:
     def _was_steady(self, part: Part, began: float, ended: float) -> bool:
         return self._ready_once[part.name].is_set() and ended - began >= STEADY_S
 
-    def _cannot_start(self, part: Part, reason: str) -> Refusal:
+    def _give_up_if_hopeless(self, part: Part, failures: int, reason: str) -> None:
+        """Raises Refusal for a part that was never ready and has failed too often or said why."""
+        if self._ready_once[part.name].is_set():
+            return
         log = self._layout.log(part.name)
-        return Refusal(
+        last = tail(log, 8)
+        said = last[-1].removeprefix(REFUSED) if last and last[-1].startswith(REFUSED) else ""
+        if not said and failures < TRIES_BEFORE_READY:
+            return
+        self._show(part.name, State.FAILED, pid=None, detail=said or reason)
+        if said:
+            raise Refusal(f"{part.name}: {said}", "")
+        raise Refusal(
             f"{part.name} does not start ({reason})",
             f"see {log}",
-            detail="\n".join(f"  {part.name} | {line}" for line in tail(log, 8)),
+            detail="\n".join(f"  {part.name} | {line}" for line in last),
         )
 
     async def _live_once(self, part: Part, began: float) -> str:

@@ -63,6 +63,14 @@ async def test_a_part_that_dies_at_once_ends_the_start_with_its_last_words(tmp_p
         assert record.living() == []
 
 
+async def test_a_part_that_says_why_it_cannot_is_believed_at_once(tmp_path: Path) -> None:
+    layout = fresh_layout(tmp_path)
+    async with supervised(layout, [toy(layout, "poor", "refuse")]) as (_, watcher, _, _, running):
+        with pytest.raises(Refusal, match=r"^poor: no room for it: free 4 GiB$"):
+            await asyncio.wait_for(running, 15)
+        assert watcher.order(State.RESTARTING) == []
+
+
 async def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
     layout = fresh_layout(tmp_path)
     part = toy(layout, "absent")

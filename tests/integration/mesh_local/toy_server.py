@@ -1,6 +1,7 @@
 """``toy_server.py SOCKET [WORD...]``: answers 200 on a Unix socket.
 
-Words: ``die`` (exit 3 at once), ``deaf`` (never listens), ``stubborn`` (ignores SIGTERM), ``child``
+Words: ``die`` (exit 3 at once), ``refuse`` (says why and how to mend it),
+``deaf`` (never listens), ``stubborn`` (ignores SIGTERM), ``child``
 (starts a child that ignores SIGTERM and prints its pid), ``wiped-child`` (the same with an empty
 environment), ``progress`` (prints a progress line and waits before it listens).
 """
@@ -25,6 +26,9 @@ print("toy: here I am", flush=True)
 if "die" in words:
     print("toy: the reason why", flush=True)
     sys.exit(3)
+if "refuse" in words:
+    print("refused: no room for it: free 4 GiB", flush=True)
+    sys.exit(1)
 if "stubborn" in words:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "child" in words:
