@@ -16,9 +16,8 @@ import httpx
 import pytest
 
 from tests.harness.engines import Twin, twin
-from tests.harness.gateway import MODEL, ROOT, Gateway, overlay, until
+from tests.harness.gateway import MODEL, Gateway, overlay, until
 
-POLICY = ROOT / "mesh" / "base" / "policy"
 ROOM = 1_000
 
 
@@ -238,14 +237,12 @@ def test_killed_filters_come_back(gateway: Gateway) -> None:
 async def test_sixty_four_clients_never_overspend(engine: Twin, tmp_path: Path) -> None:
     """Room for 1,000 tokens, 64 clients, filters killed meanwhile; judged by the engine's own record."""
     budgets = f"""
-apiVersion: tidegate.dev/v1alpha1
-kind: BudgetPolicy
 version: 1
-minimumCompletionTokens: 1
+minimum_completion_tokens: 1
 tiers:
-  standard: {{priority: 0, priorityClass: standard, key: {{}}}}
+  standard: {{priority: 0, priority_class: standard, key: {{}}}}
 orgs:
-  demo: {{tokensPerMonth: {ROOM}}}
+  demo: {{tokens_per_month: {ROOM}}}
 """
     mesh = overlay(tmp_path / "mesh", {"budgets.yaml": budgets})
     gateway = await asyncio.to_thread(Gateway, tmp_path / "state", engine=engine.url, mesh=mesh)
