@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gateway.budget.ledger import UNLIMITED, Account, Granted
 from gateway.budget.memory_ledger import MemoryLedger
@@ -53,9 +53,10 @@ moves = st.sampled_from([1, 999, 20_000, MINUTE, 16 * MINUTE, HOUR, 25 * HOUR, 3
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Subclass with ``store`` (running) and ``runner``; ``library`` is the Lua under test."""
+    """Subclass with a ``client`` of a running store and the ``runner`` of its loop; ``library`` is the
+    Lua under test."""
 
-    store: ClassVar[StoreProcess]
+    client: ClassVar[Any]
     runner: ClassVar[asyncio.Runner]
     library: ClassVar[Path] = LIBRARY
 
@@ -64,10 +65,10 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock, self.witness = ManualClock(NOON), ManualClock(NOON)
         self.memory = MemoryLedger(self.clock, witness=self.witness)
-        self.client = connect(self.store.url, timeout=PATIENT)
         self.redis = RedisLedger(
             self.client, clock=self.witness, test_store_clock=self.clock, test_library=self.library
         )
+        self.due = NOON
         self.seen = 0
         self.last = "0-0"
         self.run(self.client.flushall())
@@ -102,8 +103,16 @@ class LedgerMachine(RuleBasedStateMachine):
         context = {"request_id": f"r-{hold}", "model": "m"}
         answer = self.both("reserve", want(hold, *asked, context=context, **amounts))
         if isinstance(answer, Granted) and not answer.repeated and answer.amount:
+            self.due = answer.expires_at
             for standing in self.run(self.memory.standing(ORG, asked)):
                 assert standing.limit == UNLIMITED or standing.used + standing.held <= standing.limit
+
+    @rule(hold=holds, asked=accounts, off=st.integers(-1, 1))
+    def reserve_at_the_edge(self, hold: HoldId, asked: tuple[Account, ...], off: int) -> None:
+        """Exactly what is left, a token less, a token more."""
+        left = [standing.remaining for standing in self.run(self.memory.standing(ORG, asked))]
+        fixed = min((tokens for tokens in left if tokens != UNLIMITED), default=0) + off
+        self.both("reserve", want(hold, *asked, fixed=max(0, fixed), units=0, units_min=0))
 
     @rule(hold=holds, used=tokens, unknown=st.booleans(), detail=st.sampled_from([None, {"finish": "stop"}]))
     def settle(self, hold: HoldId, used: Tokens, unknown: bool, detail: dict[str, str] | None) -> None:
@@ -130,6 +139,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """Store and bookkeeper agree."""
         self.clock.advance_ms(millis)
         self.witness.advance_ms(millis)
+
+    @rule(off=st.integers(-1, 0))
+    def the_last_hold_is_due(self, off: int) -> None:
+        """To the very millisecond, or the one before."""
+        self.clock.now_ms = self.witness.now_ms = self.due + off
+        self.both("tick", ORG)
 
     @rule(millis=moves)
     def the_store_clock_leaps(self, millis: int) -> None:
@@ -162,7 +177,6 @@ class LedgerMachine(RuleBasedStateMachine):
             window = key.removeprefix(prefix).replace("|tokens|", "|", 1)
             counter = self.run(self.client.hgetall(key))
             assert (int(counter["used"]), int(counter["held"])) == replayed.get(window, (0, 0)), window
-        self.run(self.client.aclose())
 
 
 def replay(entries: list[dict[str, str]]) -> dict[str, tuple[int, int]]:
@@ -184,8 +198,12 @@ def replay(entries: list[dict[str, str]]) -> dict[str, tuple[int, int]]:
     return counters
 
 
-def machine_of(store: StoreProcess, runner: asyncio.Runner, library: Path = LIBRARY) -> type[LedgerMachine]:
-    """The machine bound to a running store."""
-    return type(
-        "BoundLedgerMachine", (LedgerMachine,), {"store": store, "runner": runner, "library": library}
-    )
+def run_machine(store: StoreProcess, profile: settings, library: Path = LIBRARY) -> None:
+    """Random histories against ``library`` in a running store. Raises AssertionError when they differ."""
+    with asyncio.Runner() as runner:
+        client = connect(store.url, timeout=PATIENT)
+        bound = {"client": client, "runner": runner, "library": library}
+        try:
+            run_state_machine_as_test(type("BoundLedgerMachine", (LedgerMachine,), bound), settings=profile)
+        finally:
+            runner.run(client.aclose())
