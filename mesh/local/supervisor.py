@@ -33,8 +33,11 @@ STEADY_S: Final = 30.0
 """After this long in service the next failure counts as the first."""
 TRIES_BEFORE_READY: Final = 3
 """A part that was never ready and failed this often will not be: the start is given up."""
-PROBE_PAUSE_S: Final = (0.02, 0.25)
-"""From the first to the longest pause between two probes."""
+PROBE_PAUSE_S: Final = (0.02, 1.0)
+"""From the first to the longest pause between two probes; it grows with the time already waited, so that
+a part that loads for minutes is asked once a second."""
+PROBE_SHARE: Final = 0.1
+"""Pause over time waited: readiness is seen at most a tenth late."""
 KILLED_S: Final = 2.0
 """How long a killed process may take to go, as one that the kernel is writing out does."""
 ROTATE_PAUSE_S: Final = 5.0
@@ -109,6 +112,8 @@ class Supervisor:
     async def run(self, stop: asyncio.Event) -> None:
         """Starts everything and keeps it running until ``stop``; then, or when a part cannot be started,
         stops everything. Raises Refusal when a part cannot be started, also OSError as Refusal."""
+        for view in self.views.values():
+            self._on_change(view)
         rotation = asyncio.create_task(self._rotate_logs())
         for name, part in self._parts.items():
             self._keepers[name] = asyncio.create_task(self._keep(part), name=f"keep {name}")
@@ -234,14 +239,13 @@ class Supervisor:
                 raise
 
     async def _becomes_ready(self, part: Part, exited: asyncio.Task[int], began: float) -> bool:
-        pause, longest = PROBE_PAUSE_S
-        while self._clock.monotonic_s() - began < part.ready_s:
+        shortest, longest = PROBE_PAUSE_S
+        while (waited := self._clock.monotonic_s() - began) < part.ready_s:
             if await is_ready(part.probe):
                 return not exited.done()
-            await asyncio.wait({exited}, timeout=pause)
+            await asyncio.wait({exited}, timeout=min(longest, max(shortest, waited * PROBE_SHARE)))
             if exited.done():
                 return False
-            pause = min(longest, pause * 1.5)
             self._show_progress(part)
         return False
 
