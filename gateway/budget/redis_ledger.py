@@ -60,14 +60,16 @@ class RedisLedger:
         client: Any,
         *,
         clock: Clock | None = None,
+        deadline: Millis = DEADLINE,
         test_store_clock: Clock | None = None,
         test_library: Path = _LIBRARY,
     ) -> None:
         """``client`` as redis_connection.connect makes it. ``clock`` is this process's own (the witness
-        of ``tick``). In tests only: ``test_store_clock`` takes the place of the store's TIME,
-        ``test_library`` that of ledger.lua."""
+        of ``tick``), ``deadline`` bounds each call. In tests only: ``test_store_clock`` takes the place
+        of the store's TIME, ``test_library`` that of ledger.lua."""
         self._client = client
         self._clock = clock or SystemClock()
+        self._deadline = deadline
         self._test_store_clock = test_store_clock
         self._library = test_library.read_text(encoding="utf-8")
         self._loaded = False
@@ -88,7 +90,7 @@ class RedisLedger:
     async def found_epoch(self, *, fresh: bool) -> str:
         """The store's epoch. ``fresh`` makes one where there is none: only for a caller that knows
         that no event was ever written. Raises LedgerEmptied, LedgerUnavailable."""
-        async with within(DEADLINE):
+        async with within(self._deadline):
             if fresh:
                 await self._client.set(EPOCH_KEY, secrets.token_hex(16), nx=True)
                 self._epoch_again_at = float("-inf")
@@ -160,14 +162,14 @@ class RedisLedger:
 
     async def orgs(self) -> Sequence[OrgId]:
         """See BudgetLedger. Asks the store for its epoch each time, so it also serves as a probe."""
-        async with within(DEADLINE):
+        async with within(self._deadline):
             await self._epoch_in_force(asked=True)
             return sorted(OrgId(org) for org in await self._client.smembers(ORGS_KEY))
 
     async def _call(self, verb: str, org: OrgId, *arguments: object, hold: HoldId | None = None) -> Any:
         """One function call on the org's books, opened if they never were."""
         check_hold(org, HoldId("none") if hold is None else hold)
-        async with within(DEADLINE):
+        async with within(self._deadline):
             try:
                 return await self._function(verb, org, await self._open(org), *arguments, hold=hold)
             except _OtherEpoch:

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.budget.memory_ledger import MemoryLedger
 from gateway.budget.redis_connection import connect
-from gateway.budget.redis_ledger import DEADLINE, RedisLedger
+from gateway.budget.redis_ledger import RedisLedger
 from gateway.config.environment import variable
-from tests.contract.budget.subjects import Subject
+from tests.contract.budget.subjects import PATIENT, Subject
 from tests.harness.valkey import StoreProcess, ledger_store, redis_binary, valkey_binary
 
 
@@ -51,7 +51,7 @@ def store(request: pytest.FixtureRequest, shared_store: Callable[[str], StorePro
 @pytest.fixture
 async def client(store: StoreProcess) -> AsyncIterator[Any]:
     """A client of the emptied store."""
-    opened = connect(store.url, timeout=DEADLINE)
+    opened = connect(store.url, timeout=PATIENT)
     await opened.flushall()
     yield opened
     await opened.aclose()
@@ -59,7 +59,7 @@ async def client(store: StoreProcess) -> AsyncIterator[Any]:
 
 async def founded(client: Any, subject: Subject) -> Subject:
     """``subject`` with a ledger in the client's store, founded and empty."""
-    ledger = RedisLedger(client, clock=subject.witness, test_store_clock=subject.clock)
+    ledger = RedisLedger(client, clock=subject.witness, deadline=PATIENT, test_store_clock=subject.clock)
     await ledger.found_epoch(fresh=True)
     subject.ledger, subject.client = ledger, client
     return subject
@@ -81,7 +81,7 @@ async def subject(
         made.ledger = MemoryLedger(made.clock, witness=made.witness)
         yield made
         return
-    opened = connect(shared_store(request.param).url, timeout=DEADLINE)
+    opened = connect(shared_store(request.param).url, timeout=PATIENT)
     await opened.flushall()
     yield await founded(opened, made)
     await opened.aclose()

@@ -21,13 +21,12 @@ from gateway.budget.redis_connection import connect
 from gateway.budget.redis_ledger import RedisLedger, org_key
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId
-from gateway.contract.units import Millis, Tokens
-from tests.contract.budget.subjects import NOON, ORG, account, want
+from gateway.contract.units import Tokens
+from tests.contract.budget.subjects import NOON, ORG, PATIENT, account, want
 from tests.harness.valkey import StoreProcess
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
-PATIENT: Final = Millis(5_000)
 LIBRARY: Final = Path(__file__).resolve().parents[3] / "gateway" / "budget" / "ledger.lua"
 
 SHORT: Final = settings(
@@ -66,7 +65,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock, self.witness = ManualClock(NOON), ManualClock(NOON)
         self.memory = MemoryLedger(self.clock, witness=self.witness)
         self.redis = RedisLedger(
-            self.client, clock=self.witness, test_store_clock=self.clock, test_library=self.library
+            self.client,
+            clock=self.witness,
+            deadline=PATIENT,
+            test_store_clock=self.clock,
+            test_library=self.library,
         )
         self.due = NOON
         self.seen = 0

@@ -25,6 +25,8 @@ from gateway.contract.units import Millis, Tokens
 
 ORG: Final = OrgId("acme")
 TTL: Final = Millis(15 * 60_000)
+PATIENT: Final = Millis(10_000)
+"""Deadline of tests that are not about deadlines: a busy machine must not fail them."""
 NOON: Final = 1_792_411_215_250
 """2026-10-19 12:00:15.250 UTC: 44.750 s before the minute ends."""
 
