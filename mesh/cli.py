@@ -282,7 +282,7 @@ def _test(arguments: argparse.Namespace) -> int:
     if not folders:
         raise Refusal(f"no tests in {', '.join(wanted)}", f"known tiers are {', '.join(known)}")
     sys.stdout.flush()
-    _become("pytest", "-q", *folders, *arguments.extra)
+    _become("pytest", *folders, *arguments.extra)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

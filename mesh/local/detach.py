@@ -29,6 +29,7 @@ def _started(arguments: Sequence[str], log: IO[bytes], errors: IO[bytes]) -> sub
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=errors,
+        cwd=CHECKOUT,
         env={**inherited(), "PYTHONPATH": str(CHECKOUT)},
         start_new_session=True,
     )

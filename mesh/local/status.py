@@ -95,14 +95,19 @@ class Board:
         known = [view if part.name == view.name else part for part in self.status.parts]
         if view not in known:
             known.append(view)
-        self.status = replace(self.status, parts=tuple(known))
-        if self.status.state in (Overall.READY, Overall.DEGRADED):
-            whole = all(part.state is State.READY for part in known)
-            self.status = replace(self.status, state=Overall.READY if whole else Overall.DEGRADED)
+        self.status = self._judged(replace(self.status, parts=tuple(known)))
         self._write()
 
     def enter(self, state: Overall, notice: str = "") -> None:
         """Notes where the whole stands. Raises OSError until the gateway answered."""
         self._in_service = self._in_service or state in ANSWERING
-        self.status = replace(self.status, state=state, notice=notice)
+        self.status = self._judged(replace(self.status, state=state, notice=notice))
         self._write()
+
+    @staticmethod
+    def _judged(status: Status) -> Status:
+        """READY means that every part is ready now."""
+        if status.state not in (Overall.READY, Overall.DEGRADED):
+            return status
+        whole = all(part.state is State.READY for part in status.parts)
+        return replace(status, state=Overall.READY if whole else Overall.DEGRADED)

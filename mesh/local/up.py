@@ -113,8 +113,6 @@ class Up:
         try:
             prepare(self._layout)
             with held_lock(self._layout):
-                refuse_taken(self._options.port, use="the gateway")
-                refuse_taken(self._options.port + 1, use="the operators' listener")
                 return self._run_alone()
         except OSError as error:
             raise refusal_from(error, self._layout.state) from error
@@ -126,6 +124,9 @@ class Up:
             if before is not None and before.living():
                 with self._step("clean-up"):
                     end_leftovers(before, self._clock)
+            # After the clean-up: a killed run's Envoy may have held the port until then.
+            refuse_taken(self._options.port, use="the gateway")
+            refuse_taken(self._options.port + 1, use="the operators' listener")
             clear_run(layout)
             record = new_record(layout)
             board = Board(layout.status, self._first_status(record))

@@ -111,13 +111,14 @@ def test_the_start_is_told_in_lines_with_seconds_and_how_to_use_it(layout: Layou
 
 
 def test_a_second_start_after_kill_9_works_and_ends_what_was_left(layout: Layout, start: Start) -> None:
-    process = start("stubborn", "child", "wiped-child")
+    port = free_ports()
+    process = start("stubborn", "child", "wiped-child", f"hold={port}", port=port)
     until_ready(layout, process)
     left = parts_of_run(layout)
     process.kill()
     process.wait()
     assert [one for one in left if is_alive(one)], "the stubborn toy outlives its supervisor's SIGTERM"
-    again = start()
+    again = start(port=port)
     until_ready(layout, again)
     assert [one for one in left if is_alive(one)] == []
     code, output, _ = end_after(again, signal.SIGINT)

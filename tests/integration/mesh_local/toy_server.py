@@ -3,7 +3,8 @@
 Words: ``die`` (exit 3 at once), ``refuse`` (says why and how to mend it),
 ``deaf`` (never listens), ``stubborn`` (ignores SIGTERM), ``child``
 (starts a child that ignores SIGTERM and prints its pid), ``wiped-child`` (the same with an empty
-environment), ``progress`` (prints a progress line and waits before it listens).
+environment), ``progress`` (prints a progress line and waits before it listens), ``hold=PORT`` (listens
+on 127.0.0.1:PORT as well).
 """
 
 import signal
@@ -35,6 +36,11 @@ if "child" in words:
     print("child", subprocess.Popen(SLEEPER).pid, flush=True)
 if "wiped-child" in words:
     print("child", subprocess.Popen(SLEEPER, env={}).pid, flush=True)
+for word in words:
+    if word.startswith("hold="):
+        holder = socket.socket()
+        holder.bind(("127.0.0.1", int(word.removeprefix("hold="))))
+        holder.listen()
 if "progress" in words:
     print("progress: reading 1 of 2", flush=True)
     time.sleep(0.5)
