@@ -1,0 +1,101 @@
+"""The cache store in the cache Valkey: one round trip for each verb.
+
+Keys ``tgc:{<org>}:<sha-256>`` and ``tgc:{<org>}:epoch``; the braces put an org's keys into one cluster
+slot, so that MGET reads both. The server evicts what it likes, the epoch included. So epochs are random,
+never counted: after an eviction a new one is drawn, and no entry from before a purge can come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ext_proc.cache.entry import Sealer
+from ext_proc.cache.store import ENTRY_BYTES_MAX, CachedAnswer, CacheUnavailable, Lookup
+from gateway.contract.ids import OrgId
+from gateway.contract.units import Millis
+from gateway.path import hop
+
+CONNECTIONS_MAX: Final = 32
+"""Of one process; a look-up beyond them waits for its turn within its deadline."""
+LOOKUP: Final = hop("cache").deadline
+WRITE: Final = Millis(1000)
+"""Nobody waits for a write; it may take what a busy store needs."""
+
+
+class RedisStore:
+    """See CacheStore. One for each process; safe for concurrent tasks."""
+
+    def __init__(self, client: Any, sealer: Sealer) -> None:
+        """``client``: a redis.asyncio.Redis that returns bytes."""
+        self._client = client
+        self._sealer = sealer
+
+    @classmethod
+    def connect(cls, url: str, sealer: Sealer) -> RedisStore:
+        """A store at TIDEGATE_CACHE_URL. Does no I/O. Raises ValueError for a bad URL."""
+        if not url.startswith(("unix:///", "redis://", "rediss://")):
+            raise ValueError(f"cache URL: must be unix:///path or redis://host:port/0, got {url!r}")
+        seconds = WRITE / 1000
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=seconds,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),  # the driver's own retries hang a filter for a minute
+            protocol=2,
+            driver_info=None,
+        )
+        return cls(redis.asyncio.Redis.from_pool(pool), sealer)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def get(self, org: OrgId, key: str) -> Lookup:
+        """See CacheStore. Within the cache hop's deadline."""
+        async with _within(LOOKUP):
+            entry, mark = await self._client.mget(_key(org, key), _key(org, "epoch"))
+            if mark is None:
+                await self._client.set(_key(org, "epoch"), secrets.token_hex(8), nx=True)
+                mark = await self._client.get(_key(org, "epoch")) or b""
+        epoch = mark.decode("ascii", "replace")
+        answer = self._sealer.open(org, key, epoch, entry) if entry else None
+        return Lookup(answer=answer, epoch=epoch)
+
+    async def put(self, org: OrgId, key: str, epoch: str, answer: CachedAnswer, *, ttl_seconds: int) -> bool:
+        """See CacheStore."""
+        if len(answer.body) > ENTRY_BYTES_MAX:
+            return False
+        entry = self._sealer.seal(org, key, epoch, answer)
+        async with _within(WRITE):
+            await self._client.set(_key(org, key), entry, ex=ttl_seconds)
+        return True
+
+    async def purge(self, org: OrgId) -> None:
+        """See CacheStore."""
+        async with _within(WRITE):
+            await self._client.set(_key(org, "epoch"), secrets.token_hex(8))
+
+
+def _key(org: OrgId, name: str) -> str:
+    return f"tgc:{{{org}}}:{name}"
+
+
+@asynccontextmanager
+async def _within(deadline: Millis) -> AsyncIterator[None]:
+    """Bound what stands in it; the driver's and the system's errors become CacheUnavailable."""
+    try:
+        async with asyncio.timeout(deadline / 1000):
+            yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise CacheUnavailable(type(error).__name__) from error

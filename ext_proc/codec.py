@@ -1,0 +1,142 @@
+"""Envoy's ProcessingRequest to an event, a reply to ProcessingResponse. The only file here that knows
+protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ext_proc.stream import OutOfOrder
+from ext_proc.vocabulary import (
+    Continue,
+    Event,
+    Fields,
+    Headers,
+    Phase,
+    Reply,
+    ReplyNow,
+    RequestBodyArrived,
+    RequestHeadersArrived,
+    ResponseBodyArrived,
+    ResponseHeadersArrived,
+)
+from gateway.contract.headers import NS_ADMIT, NS_PRINCIPAL
+from gateway.contract.units import UnixMillis
+from gateway.sidecar import wire
+
+
+def read_message(message: bytes, *, at_ms: UnixMillis, at_s: float) -> Event:
+    """The event that ``message`` tells of. Raises wire.DecodeError, and OutOfOrder for a phase that the
+    filter is not configured to send."""
+    request = wire.ProcessingRequest.FromString(message)
+    match request.WhichOneof("request"):
+        case "request_headers":
+            return RequestHeadersArrived(
+                headers=_headers(request.request_headers.headers),
+                principal=_namespace(request, NS_PRINCIPAL),
+                end_of_stream=request.request_headers.end_of_stream,
+                at_ms=at_ms,
+                at_s=at_s,
+            )
+        case "request_body":
+            return RequestBodyArrived(body=request.request_body.body, at_ms=at_ms, at_s=at_s)
+        case "response_headers":
+            return ResponseHeadersArrived(
+                headers=_headers(request.response_headers.headers),
+                record=_namespace(request, NS_ADMIT),
+                end_of_stream=request.response_headers.end_of_stream,
+                at_ms=at_ms,
+                at_s=at_s,
+            )
+        case "response_body":
+            body = request.response_body
+            return ResponseBodyArrived(body=body.body, end_of_stream=body.end_of_stream, at_s=at_s)
+        case other:
+            raise OutOfOrder(f"a message of kind {other}")
+
+
+def _headers(header_map: Any) -> Headers:
+    """Names are lower-case already. Bytes beyond ASCII cannot mean anything to us; latin-1 keeps them."""
+    found: dict[str, str] = {}
+    for header in header_map.headers:
+        value = header.raw_value.decode("latin-1") or header.value
+        found[header.key] = f"{found[header.key]},{value}" if header.key in found else value
+    return found
+
+
+def _namespace(request: Any, name: str) -> Fields | None:
+    namespaces = request.metadata_context.filter_metadata
+    return _plain_fields(namespaces[name]) if name in namespaces else None
+
+
+def _plain_fields(struct: Any) -> dict[str, object]:
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Any) -> object:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return str(value.string_value)
+        case "struct_value":
+            return _plain_fields(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case "number_value":
+            return float(value.number_value)
+        case "bool_value":
+            return bool(value.bool_value)
+        case _:
+            return None
+
+
+def write_reply(reply: Reply) -> bytes:
+    """The message that says ``reply``."""
+    if isinstance(reply, ReplyNow):
+        response = wire.ProcessingResponse(
+            immediate_response=wire.ImmediateResponse(
+                status=wire.HttpStatus(code=reply.status),
+                headers=_mutation(reply.headers),
+                body=reply.body,
+                details=reply.details,
+            )
+        )
+    else:
+        response = _continued(reply)
+    if reply.metadata:
+        # A Struct of Structs: assigned in place, because update() would copy twice.
+        for namespace, fields in reply.metadata.items():
+            response.dynamic_metadata.fields[namespace].struct_value.update(dict(fields))
+    return bytes(response.SerializeToString())
+
+
+def _continued(reply: Continue) -> Any:
+    common = wire.CommonResponse(clear_route_cache=reply.clear_route_cache)
+    if reply.set_headers or reply.remove_headers:
+        common.header_mutation.CopyFrom(_mutation(reply.set_headers, reply.remove_headers))
+    if reply.body is not None:
+        if reply.body:
+            common.body_mutation.body = reply.body
+        else:
+            common.body_mutation.clear_body = True
+    match reply.phase:
+        case Phase.REQUEST_HEADERS:
+            return wire.ProcessingResponse(request_headers=wire.HeadersResponse(response=common))
+        case Phase.REQUEST_BODY:
+            return wire.ProcessingResponse(request_body=wire.BodyResponse(response=common))
+        case Phase.RESPONSE_HEADERS:
+            return wire.ProcessingResponse(response_headers=wire.HeadersResponse(response=common))
+        case Phase.RESPONSE_BODY:
+            return wire.ProcessingResponse(response_body=wire.BodyResponse(response=common))
+
+
+def _mutation(set_headers: Mapping[str, str], remove: tuple[str, ...] = ()) -> Any:
+    return wire.HeaderMutation(
+        set_headers=[
+            wire.HeaderValueOption(
+                header=wire.HeaderValue(key=name, raw_value=value.encode()),
+                append_action=wire.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for name, value in set_headers.items()
+        ],
+        remove_headers=remove,
+    )

@@ -1,0 +1,164 @@
+"""Last step of admit: the reply that decides, in each of its four forms. All of them carry the
+admission record, and only they do: the second gate lets through nothing that was not decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import orjson
+
+from ext_proc.cache.store import CachedAnswer
+from ext_proc.phases.limits import limit_texts
+from ext_proc.phases.plan import Plan
+from ext_proc.vocabulary import Continue, Fields, Phase, ReplyNow
+from gateway.budget.ledger import Granted
+from gateway.contract import headers as names
+from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
+from gateway.contract.errors import GatewayError, MethodNotAllowed
+from gateway.contract.ids import RequestId
+from gateway.contract.principal import Principal
+from gateway.contract.units import UnixMillis
+from gateway.openai.error_body import error_body, error_headers
+from gateway.openai.replay import cached_answer_to_json, cached_answer_to_sse
+
+API_POOL: Final = "api"
+CREDENTIALS: Final = ("authorization", "proxy-authorization", "cookie", "api-key", "x-api-key")
+"""Never shown to an engine or to the API process."""
+JSON_TYPE: Final = "application/json"
+STREAM_TYPE: Final = "text/event-stream; charset=utf-8"
+
+
+def in_namespace(record: AdmissionRecord) -> Mapping[str, Fields]:
+    """The record as dynamic metadata."""
+    return {names.NS_ADMIT: record.to_fields()}
+
+
+def plain_record(verdict: Verdict, request_id: RequestId, principal: Principal) -> AdmissionRecord:
+    """A record of a decision without a hold."""
+    return AdmissionRecord(decision=verdict, request_id=request_id, org=principal.org, key=principal.key)
+
+
+def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
+    """A record with what the plan knows."""
+    return replace(
+        plain_record(verdict, plan.request_id, plan.principal),
+        prompt_bound=plan.prompt_bound,
+        choices=plan.request.choices,
+        endpoint=plan.request.endpoint.value,
+        model=plan.model.name,
+        revision=plan.model.revision,
+        stream=plan.request.stream,
+        usage_asked=plan.request.usage_asked,
+        continuous_usage_asked=plan.request.continuous_usage_asked,
+        policy_version=plan.policy_version,
+        event_context=orjson.dumps(dict(plan.context)).decode(),
+    )
+
+
+def unmetered(phase: Phase, request_id: RequestId, principal: Principal) -> Continue:
+    """To gateway/api, which learns who calls from a header that only this filter can have set."""
+    return Continue(
+        phase=phase,
+        set_headers={
+            names.POOL: API_POOL,
+            names.STREAM: "false",
+            names.PRINCIPAL: orjson.dumps(principal.to_fields()).decode(),
+        },
+        remove_headers=CREDENTIALS,
+        clear_route_cache=True,
+        metadata=in_namespace(plain_record(Verdict.UNMETERED, request_id, principal)),
+    )
+
+
+def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str, now: UnixMillis) -> Continue:
+    """To the model's pool, with the body written anew. ``store_under``: the record's cache_key."""
+    body = plan.request.engine_body(
+        model=plan.model.engine_name,
+        max_tokens=grant.units,
+        rid=plan.request_id,
+        priority=plan.tier.priority,
+        cache_salt=plan.engine_salt,
+    )
+    limit, remaining, reset = limit_texts(grant.tightest, now=now)
+    record = replace(
+        planned_record(Verdict.METERED, plan),
+        hold=grant.hold,
+        amount=grant.amount,
+        completion_max=grant.units,
+        cache=cache,
+        cache_key=store_under,
+        clamp=str(grant.units) if grant.units < plan.wanted else "",
+        limit_tokens=limit,
+        remaining_tokens=remaining,
+        reset_tokens=reset,
+        admitted_at_ms=now,
+    )
+    return Continue(
+        phase=Phase.REQUEST_BODY,
+        set_headers={
+            names.POOL: plan.model.pool,
+            names.STREAM: "true" if plan.request.stream else "false",
+            names.PRIORITY: plan.tier.priority_class,
+            names.HOLD: grant.hold,
+            "content-type": JSON_TYPE,
+            # Envoy answers 500 to a changed body whose length is not said.
+            "content-length": str(len(body)),
+            # The tap must be able to read the answer.
+            "accept-encoding": "identity",
+        },
+        remove_headers=(*CREDENTIALS, "content-encoding", "expect"),
+        body=body,
+        clear_route_cache=True,
+        metadata=in_namespace(record),
+    )
+
+
+def from_cache(plan: Plan, answer: CachedAnswer, *, now: UnixMillis) -> ReplyNow:
+    """A hit: costs nothing. Raises NotReplayable, which makes it a miss."""
+    if plan.request.stream:
+        kind = STREAM_TYPE
+        body = cached_answer_to_sse(
+            answer.body,
+            answer_id=plan.request_id,
+            usage_asked=plan.request.usage_asked,
+            continuous_usage_asked=plan.request.continuous_usage_asked,
+        )
+    else:
+        kind = JSON_TYPE
+        body = cached_answer_to_json(answer.body, answer_id=plan.request_id)
+    return ReplyNow(
+        status=200,
+        headers={
+            "content-type": kind,
+            names.REQUEST_ID: plan.request_id,
+            names.CACHE: CacheStatus.HIT.value,
+            names.CACHE_AGE: str(max(0, now - answer.stored_at) // 1000),
+        },
+        body=body,
+        details="tidegate_cache_hit",
+        metadata=in_namespace(replace(planned_record(Verdict.ANSWERED, plan), cache=CacheStatus.HIT)),
+    )
+
+
+def refused(
+    error: GatewayError,
+    *,
+    request_id: RequestId | None,
+    record: AdmissionRecord | None,
+    headers: Mapping[str, str],
+) -> ReplyNow:
+    """The error in OpenAI's shape."""
+    found = {**error_headers(error), **headers}
+    if request_id is not None:
+        found[names.REQUEST_ID] = request_id
+    if isinstance(error, MethodNotAllowed):
+        found["allow"] = "POST"
+    return ReplyNow(
+        status=error.http_status,
+        headers=found,
+        body=error_body(error),
+        details=f"tidegate_{error.code}",
+        metadata=in_namespace(record) if record is not None else {},
+    )

@@ -1,0 +1,261 @@
+"""The tap filter: what did this attempt really use? It never breaks an answer.
+
+    RESPONSE_HEADERS -> [OPENING] -> BODY -> ENDED     an answer
+                     -> [REFUSAL] -> REFUSAL_BODY      an error of the engine, shown in our form
+                     -> PASSING                        nothing of ours: a mirror
+
+OPENING and REFUSAL keep the headers back until the answer's first bytes, or the whole of an error, are
+here: SGLang reports an overload as an error frame inside a 200, and only headers that have not gone on
+can still become a 503, which Envoy tries again elsewhere. One stream is one attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import ClassVar, Final, NamedTuple
+
+from ext_proc.metering import ERROR_BYTES_MAX, Meter
+from ext_proc.phases.settlement import engine_failed, error_reply, metered_fields, settled
+from ext_proc.stream import Effects, Machine
+from ext_proc.vocabulary import (
+    AwaitOpening,
+    CloseStream,
+    Continue,
+    Deed,
+    OpeningOverdue,
+    PeerGone,
+    Phase,
+    ResponseBodyArrived,
+    ResponseHeadersArrived,
+)
+from gateway.contract import headers as names
+from gateway.contract.admission import AdmissionRecord, NotAnAdmission, Verdict
+from gateway.contract.errors import GatewayError
+from gateway.contract.units import Seconds
+from gateway.openai.engine_errors import engine_error
+from gateway.openai.error_body import error_body, error_headers
+
+OPENING_S: Final = Seconds(0.1)
+"""How long headers are kept back. SGLang sends them with its first bytes; the headers of an engine that
+does not go on after this time, and an error then stands in the stream."""
+
+
+class TapStage(Enum):
+    """Where an attempt's answer stands."""
+
+    RESPONSE_HEADERS = auto()
+    OPENING = auto()
+    BODY = auto()
+    REFUSAL = auto()
+    REFUSAL_BODY = auto()
+    PASSING = auto()
+    ENDED = auto()
+    """Settled; what may still come is passed on."""
+    CLOSED = auto()
+
+
+class _Fed(NamedTuple):
+    """What a chunk leads to: ``deeds`` before ``reply``; ``error`` if the answer opened with one."""
+
+    deeds: tuple[Deed, ...]
+    reply: Continue
+    error: GatewayError | None
+
+
+class Tap(Machine[TapStage]):
+    """One attempt."""
+
+    def __init__(self, *, keeps_headers: bool) -> None:
+        """``keeps_headers``: Envoy sends bodies without waiting for the reply to the headers
+        (``send_body_without_waiting_for_header_response``), so that these can be kept back."""
+        super().__init__(TapStage.RESPONSE_HEADERS)
+        self._keeps_headers = keeps_headers
+        self._known_record: AdmissionRecord | None = None
+        self._known_meter: Meter | None = None
+        self._status = 0
+        self._kept: tuple[Continue, ...] = ()
+        """Replies to chunks that came while the headers were kept back."""
+        self._error = bytearray()
+
+    @property
+    def decided(self) -> bool:
+        """See Machine. The tap decides nothing and may end at any time."""
+        return True
+
+    # --- headers ---
+
+    def _headers(self, event: ResponseHeadersArrived) -> tuple[TapStage, Effects]:
+        go_on = Continue(phase=Phase.RESPONSE_HEADERS)
+        record = self._known_record = _record_in(event)
+        if record is None:
+            return _passed(go_on, end=event.end_of_stream)
+        self._status = _number(event.headers.get(":status", "")) or 0
+        if not 200 <= self._status < 300:
+            return self._engine_refuses(end=event.end_of_stream)
+        since_admitted = max(0, event.at_ms - record.admitted_at_ms) if record.admitted_at_ms else 0
+        meter = self._known_meter = Meter.for_record(
+            record,
+            status=self._status,
+            content_type=event.headers.get("content-type", ""),
+            content_length=_number(event.headers.get("content-length", "")),
+            started_s=event.at_s - since_admitted / 1000,
+        )
+        if event.end_of_stream:
+            meter.end(at_s=event.at_s)
+            return TapStage.CLOSED, (*settled(record, meter), go_on, CloseStream())
+        if meter.edits and self._keeps_headers:
+            return TapStage.OPENING, (AwaitOpening(at_most=OPENING_S),)
+        return TapStage.BODY, (go_on,)
+
+    # --- answers ---
+
+    def _first_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        fed = self._feed(event)
+        if fed.error is not None:
+            return self._fail(fed.error)
+        self._kept = (*self._kept, fed.reply)
+        if fed.reply.body == b"" and not fed.deeds and not event.end_of_stream:
+            return TapStage.OPENING, ()  # less than one event so far
+        return _answered(event, fed.deeds, self._let_headers_go())
+
+    def _overdue(self, _: OpeningOverdue) -> tuple[TapStage, Effects]:
+        return TapStage.BODY, self._let_headers_go()
+
+    def _let_headers_go(self, headers: Continue | None = None) -> tuple[Continue, ...]:
+        kept, self._kept = self._kept, ()
+        return (headers or Continue(phase=Phase.RESPONSE_HEADERS), *kept)
+
+    def _more_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        fed = self._feed(event)
+        stage, effects = _answered(event, fed.deeds, (fed.reply,))
+        return (self.stage if stage is TapStage.BODY else stage), effects
+
+    def _feed(self, event: ResponseBodyArrived) -> _Fed:
+        record, meter = self._record(), self._meter()
+        step = meter.feed(event.body, at_s=event.at_s)
+        forward, ends, error = step.forward, step.ends, step.opening_error
+        if event.end_of_stream:
+            last = meter.end(at_s=event.at_s)
+            forward, ends, error = forward + last.forward, ends or last.ends, error or last.opening_error
+        reply = Continue(
+            phase=Phase.RESPONSE_BODY,
+            body=None if forward == event.body else forward,
+            metadata={names.NS_TAP: metered_fields(meter)} if ends else {},
+        )
+        return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
+
+    def _cut(self, event: PeerGone) -> tuple[TapStage, Effects]:
+        meter = self._meter()
+        meter.cut(at_s=event.at_s)
+        return TapStage.CLOSED, settled(self._record(), meter)
+
+    # --- errors of the engine ---
+
+    def _engine_refuses(self, *, end: bool) -> tuple[TapStage, Effects]:
+        if end:
+            return self._fail(self._engine_error())
+        if self._keeps_headers:
+            return TapStage.REFUSAL, (AwaitOpening(at_most=OPENING_S),)
+        return self._refusal_overdue(None)
+
+    def _refusal_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        self._collect(event)
+        self._kept = (*self._kept, Continue(phase=Phase.RESPONSE_BODY, body=b""))
+        return self._fail(self._engine_error()) if event.end_of_stream else (TapStage.REFUSAL, ())
+
+    def _refusal_overdue(self, _: OpeningOverdue | None) -> tuple[TapStage, Effects]:
+        """The status cannot become ours any more; type and body can."""
+        go_on = Continue(
+            phase=Phase.RESPONSE_HEADERS,
+            set_headers=error_headers(self._engine_error()),
+            remove_headers=("content-length",),
+        )
+        return TapStage.REFUSAL_BODY, self._let_headers_go(go_on)
+
+    def _refusal_rest(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        self._collect(event)
+        if not event.end_of_stream:
+            return TapStage.REFUSAL_BODY, (Continue(phase=Phase.RESPONSE_BODY, body=b""),)
+        error = self._engine_error()
+        reply = Continue(phase=Phase.RESPONSE_BODY, body=error_body(error))
+        return TapStage.CLOSED, (*engine_failed(self._record(), error), reply, CloseStream())
+
+    def _refusal_cut(self, _: PeerGone) -> tuple[TapStage, Effects]:
+        return TapStage.CLOSED, engine_failed(self._record(), self._engine_error())
+
+    def _collect(self, event: ResponseBodyArrived) -> None:
+        self._error += event.body[: ERROR_BYTES_MAX - len(self._error)]
+
+    def _engine_error(self) -> GatewayError:
+        return engine_error(self._status, bytes(self._error))
+
+    def _fail(self, error: GatewayError) -> tuple[TapStage, Effects]:
+        """Nothing of this attempt has gone on: it becomes the error it is, and a 503 is tried again."""
+        record = self._record()
+        return TapStage.CLOSED, (*engine_failed(record, error), error_reply(record, error), CloseStream())
+
+    # --- what is not ours, what is over ---
+
+    def _pass(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        return _passed(Continue(phase=Phase.RESPONSE_BODY), end=event.end_of_stream)
+
+    def _gone(self, _: PeerGone) -> tuple[TapStage, Effects]:
+        return TapStage.CLOSED, ()
+
+    def _record(self) -> AdmissionRecord:
+        if self._known_record is None:
+            raise AssertionError("an attempt without a record stays in PASSING")
+        return self._known_record
+
+    def _meter(self) -> Meter:
+        if self._known_meter is None:
+            raise AssertionError("an answer is metered from its headers on")
+        return self._known_meter
+
+    steps: ClassVar[Mapping[tuple[Enum, type], Callable[..., tuple[Enum, Effects]]]] = {
+        (TapStage.RESPONSE_HEADERS, ResponseHeadersArrived): _headers,
+        (TapStage.RESPONSE_HEADERS, PeerGone): _gone,
+        (TapStage.OPENING, ResponseBodyArrived): _first_bytes,
+        (TapStage.OPENING, OpeningOverdue): _overdue,
+        (TapStage.OPENING, PeerGone): _cut,
+        (TapStage.BODY, ResponseBodyArrived): _more_bytes,
+        (TapStage.BODY, PeerGone): _cut,
+        (TapStage.ENDED, ResponseBodyArrived): _more_bytes,
+        (TapStage.ENDED, PeerGone): _gone,
+        (TapStage.REFUSAL, ResponseBodyArrived): _refusal_bytes,
+        (TapStage.REFUSAL, OpeningOverdue): _refusal_overdue,
+        (TapStage.REFUSAL, PeerGone): _refusal_cut,
+        (TapStage.REFUSAL_BODY, ResponseBodyArrived): _refusal_rest,
+        (TapStage.REFUSAL_BODY, PeerGone): _refusal_cut,
+        (TapStage.PASSING, ResponseBodyArrived): _pass,
+        (TapStage.PASSING, PeerGone): _gone,
+        (TapStage.CLOSED, PeerGone): _gone,
+    }
+
+
+def _answered(
+    event: ResponseBodyArrived, deeds: tuple[Deed, ...], replies: tuple[Continue, ...]
+) -> tuple[TapStage, Effects]:
+    """Deeds first: what has ended is settled before its last bytes are released."""
+    if event.end_of_stream:
+        return TapStage.CLOSED, (*deeds, *replies, CloseStream())
+    return (TapStage.ENDED if deeds else TapStage.BODY), (*deeds, *replies)
+
+
+def _passed(reply: Continue, *, end: bool) -> tuple[TapStage, Effects]:
+    return (TapStage.CLOSED, (reply, CloseStream())) if end else (TapStage.PASSING, (reply,))
+
+
+def _record_in(event: ResponseHeadersArrived) -> AdmissionRecord | None:
+    """The admission record of a metered request; None for a mirror's, which has none."""
+    try:
+        record = AdmissionRecord.from_fields(event.record or {})
+    except NotAnAdmission:
+        return None
+    return record if record.decision is Verdict.METERED else None
+
+
+def _number(text: str) -> int | None:
+    """A header's number of up to 18 digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

@@ -1,0 +1,62 @@
+"""What admit decides by: one snapshot for one request, whatever is reloaded meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from gateway.budget.policy import BudgetPolicy
+from gateway.contract.principal import Principal
+from gateway.models.catalogue import Catalogue
+
+_PSEUDONYM_CHARS = 32
+"""128 bits: enough that no two users of an org meet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Keys for HMAC-SHA256, 32 random bytes each."""
+
+    pseudonym: bytes
+    """Deleting it erases: no event can be led back to a person."""
+    cache_salt: bytes
+
+    def user_pseudonym(self, principal: Principal) -> str:
+        """Stands for the user in events."""
+        return self._pseudonym("user", principal.org, principal.user)
+
+    def end_user_pseudonym(self, principal: Principal, end_user: str) -> str:
+        """Stands for the client's own end user; empty for none."""
+        return self._pseudonym("end_user", principal.org, end_user) if end_user else ""
+
+    def _pseudonym(self, *parts: str) -> str:
+        return hmac_hex(self.pseudonym, *parts)[:_PSEUDONYM_CHARS]
+
+    def engine_salt(self, principal: Principal) -> str:
+        """Keeps prefixes of orgs apart in the engine's cache: its timing would tell one org's prompts
+        to another."""
+        return hmac_hex(self.cache_salt, "engine", principal.org)
+
+    def entry_key(self) -> bytes:
+        """Key of the seal on cache entries."""
+        return bytes.fromhex(hmac_hex(self.cache_salt, "entry"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitRules:
+    """The policies and secrets in force."""
+
+    catalogue: Catalogue
+    budgets: BudgetPolicy
+    secrets: Secrets
+
+
+def length_prefixed(*parts: bytes) -> bytes:
+    """``parts`` joined so that no two lists of parts give the same bytes."""
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def hmac_hex(key: bytes, *parts: str) -> str:
+    """HMAC-SHA256 over the length-prefixed parts, as hex digits."""
+    return hmac.new(key, length_prefixed(*(part.encode() for part in parts)), hashlib.sha256).hexdigest()

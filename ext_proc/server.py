@@ -1,0 +1,207 @@
+"""The loop between Envoy's messages and a machine: bytes to event, effects carried out, replies back.
+
+No policy here. What the loop guarantees: a stream's machine hears of the peer's going whatever ended
+the stream; what it then owes is done in the background, where no cancellation reaches it; and a stream
+whose machine has not decided never ends cleanly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+from ext_proc.background import Background
+from ext_proc.codec import read_message, write_reply
+from ext_proc.effects import Performer
+from ext_proc.stream import Machine
+from ext_proc.vocabulary import (
+    AskCache,
+    AwaitOpening,
+    CacheAnswered,
+    CloseStream,
+    Continue,
+    Effect,
+    Event,
+    HoldAnswered,
+    OpeningOverdue,
+    PeerGone,
+    Question,
+    ReplyNow,
+    Reserve,
+    Settle,
+    Void,
+)
+from gateway.contract.clock import Clock
+from gateway.contract.headers import FILTER_ROLE
+
+Answer = CacheAnswered | HoldAnswered
+_NO_MORE: Final = object()
+
+
+class Undecided(Exception):
+    """The peer ended its stream before a decision. Raised, because a clean end would be an allow."""
+
+
+class UnknownRole(Exception):
+    """The filter did not say whether it is admit or tap (initial metadata ``tidegate-filter``)."""
+
+
+class Inbox:
+    """The peer's messages, one at a time, with a bound on the wait that loses no message."""
+
+    def __init__(self, requests: AsyncIterator[bytes]) -> None:
+        """Nothing is read yet."""
+        self._requests = requests
+        self._reading: asyncio.Task[object] | None = None
+
+    async def next(self, at_most_s: float | None) -> bytes | None:
+        """The next message, None when there is none any more. Raises TimeoutError."""
+        if at_most_s is None and self._reading is None:
+            message = await self._read()
+        else:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read())
+            await asyncio.wait((self._reading,), timeout=at_most_s)
+            if not self._reading.done():
+                raise TimeoutError
+            reading, self._reading = self._reading, None
+            message = await reading
+        return message if isinstance(message, bytes) else None
+
+    async def _read(self) -> object:
+        # As a task this must not end with StopAsyncIteration's kin.
+        return await anext(self._requests, _NO_MORE)
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+
+class Conversation:
+    """One stream."""
+
+    def __init__(
+        self, machine: Machine[Any], performer: Performer, background: Background, clock: Clock
+    ) -> None:
+        """``machine`` is this stream's own."""
+        self._machine = machine
+        self._performer = performer
+        self._background = background
+        self._clock = clock
+        self._asking: asyncio.Task[Answer] | None = None
+        self._overdue_at_s: float | None = None
+        """When a machine that has kept a reply back is told that the time is over."""
+        self._closing = False
+
+    async def run(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Replies to ``requests``. Raises Undecided, OutOfOrder, wire.DecodeError."""
+        inbox = Inbox(requests)
+        try:
+            while (event := await self._next_event(inbox)) is not None:
+                for reply in await self._replies(event):
+                    yield reply
+                if self._closing:
+                    return
+            if not self._machine.decided:
+                raise Undecided
+        finally:
+            inbox.close()
+            self._leave()
+
+    async def _next_event(self, inbox: Inbox) -> Event | None:
+        overdue_at_s, wait_s = self._overdue_at_s, None
+        if overdue_at_s is not None:
+            wait_s = max(0.0, overdue_at_s - self._clock.monotonic_s())
+        try:
+            message = await inbox.next(wait_s)
+        except TimeoutError:
+            return OpeningOverdue()
+        if message is None:
+            return None
+        return read_message(message, at_ms=self._clock.unix_ms(), at_s=self._clock.monotonic_s())
+
+    async def _replies(self, event: Event) -> list[bytes]:
+        """Carry out what follows from ``event``, in order, answers to questions included."""
+        replies: list[bytes] = []
+        todo: deque[Effect] = deque(self._machine.receive(event))
+        while todo:
+            match todo.popleft():
+                case Continue() | ReplyNow() as reply:
+                    replies.append(write_reply(reply))
+                case AskCache() | Reserve() as question:
+                    todo.extend(self._machine.receive(await self._answer(question)))
+                case AwaitOpening(at_most=seconds):
+                    self._overdue_at_s = self._clock.monotonic_s() + seconds
+                case CloseStream():
+                    self._closing = True
+                case Settle() | Void() as resolution:
+                    # Shielded: what has begun to be resolved is resolved, whatever becomes of the stream.
+                    work = self._performer.resolve(resolution)
+                    await asyncio.shield(self._background.start("resolve", work))
+                case deed:
+                    self._performer.do(deed)
+        if replies:
+            self._overdue_at_s = None
+        return replies
+
+    async def _answer(self, question: Question) -> Answer:
+        asking = self._asking = self._background.start("question", self._performer.ask(question))
+        try:
+            return await asyncio.shield(asking)
+        finally:
+            if asking.done():
+                self._asking = None
+
+    def _leave(self) -> None:
+        """The stream is over: tell the machine, and do what it owes without the stream's task."""
+        owed = self._machine.receive(PeerGone(at_s=self._clock.monotonic_s()))
+        if owed or self._asking is not None:
+            self._background.start("leave", self._settle_up(owed, self._asking))
+
+    async def _settle_up(self, owed: tuple[Effect, ...], asking: asyncio.Task[Answer] | None) -> None:
+        todo: deque[Effect] = deque(owed)
+        if asking is not None:
+            todo.extend(self._machine.receive(await asking))
+        while todo:
+            match todo.popleft():
+                case Continue() | ReplyNow() | AskCache() | Reserve() | AwaitOpening() | CloseStream():
+                    continue  # nobody is left to be answered
+                case Settle() | Void() as resolution:
+                    await self._performer.resolve(resolution)
+                case deed:
+                    self._performer.do(deed)
+
+
+class ExtProc:
+    """The Process call of both filters."""
+
+    def __init__(
+        self,
+        machines: Mapping[str, Callable[[], Machine[Any]]],
+        performer: Performer,
+        background: Background,
+        clock: Clock,
+    ) -> None:
+        """``machines``: what a filter's role (``admit``, ``tap``) starts with."""
+        self._machines = machines
+        self._performer = performer
+        self._background = background
+        self._clock = clock
+
+    async def process(
+        self, metadata: Mapping[str, str], requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """A StreamHandler. Raises UnknownRole and what Conversation.run raises."""
+        make = self._machines.get(metadata.get(FILTER_ROLE, ""))
+        if make is None:
+            raise UnknownRole(FILTER_ROLE)
+        conversation = Conversation(make(), self._performer, self._background, self._clock)
+        replies = conversation.run(requests)
+        try:
+            async for reply in replies:
+                yield reply
+        finally:
+            await replies.aclose()  # now: its ``finally`` settles

@@ -1,0 +1,40 @@
+"""Settings of an ext_proc worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ext_proc.rules import Secrets
+from gateway.config.environment import BadSetting, setting
+
+SECRET_BYTES = 32
+"""Of pseudonym.key and cache_salt.key, written as hex digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcSettings:
+    """Read from the environment by gateway.config.environment.load."""
+
+    listen: Path = setting("LISTEN", "Unix socket to serve on")
+    policy_dir: Path = setting("POLICY_DIR", "directory with budgets.yaml, models.yaml and auth.yaml")
+    secrets_dir: Path = setting("SECRETS_DIR", "directory with pseudonym.key and cache_salt.key")
+    ledger_url: str = setting("LEDGER_URL", "ledger Valkey: unix:///path or redis://host:port/0")
+    cache_url: str = setting("CACHE_URL", "cache Valkey: unix:///path or redis://host:port/0")
+    region: str = setting("REGION", "name of this region", default="local")
+    log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")
+
+
+def load_secrets(directory: Path) -> Secrets:
+    """Both keys. Raises BadSetting for a file that is missing, short or not hex."""
+    return Secrets(pseudonym=_key(directory / "pseudonym.key"), cache_salt=_key(directory / "cache_salt.key"))
+
+
+def _key(file: Path) -> bytes:
+    try:
+        key = bytes.fromhex(file.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"TIDEGATE_SECRETS_DIR: {file.name}: {type(error).__name__}") from error
+    if len(key) != SECRET_BYTES:
+        raise BadSetting(f"TIDEGATE_SECRETS_DIR: {file.name}: must hold {SECRET_BYTES} bytes as hex digits")
+    return key

@@ -1,0 +1,253 @@
+"""What can happen to a stream (events) and what is to be done about it (effects).
+
+Both are plain data without a gRPC type: the codec makes events from Envoy's messages, the performer
+carries effects out and turns an answer it was asked for into the next event. Times are in the events,
+because a decision reads no clock: ``at_ms`` is Unix time, ``at_s`` monotonic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from ext_proc.cache.store import Lookup
+from gateway.budget.ledger import Granted, HoldRequest, Refused
+from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.ids import HoldId, OrgId
+from gateway.contract.units import Seconds, Tokens, UnixMillis
+
+Headers: TypeAlias = Mapping[str, str]
+"""Lower-case names; a header that stands twice is joined by a comma, as HTTP joins it."""
+Fields: TypeAlias = Mapping[str, object]
+"""One namespace of dynamic metadata."""
+
+
+class Phase(Enum):
+    """Which of Envoy's messages a reply answers."""
+
+    REQUEST_HEADERS = "request_headers"
+    REQUEST_BODY = "request_body"
+    RESPONSE_HEADERS = "response_headers"
+    RESPONSE_BODY = "response_body"
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeadersArrived:
+    """``principal`` is what ext_authz wrote; None when it wrote nothing."""
+
+    headers: Headers
+    principal: Fields | None
+    end_of_stream: bool
+    at_ms: UnixMillis
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBodyArrived:
+    """The whole body (BUFFERED)."""
+
+    body: bytes
+    at_ms: UnixMillis
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHeadersArrived:
+    """``record`` is what admit wrote; None when it wrote nothing (a mirror, an operator's request)."""
+
+    headers: Headers
+    record: Fields | None
+    end_of_stream: bool
+    at_ms: UnixMillis
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseBodyArrived:
+    """One chunk of the answer (STREAMED)."""
+
+    body: bytes
+    end_of_stream: bool
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheAnswered:
+    """Answer to AskCache; None when the cache was late or broken, which is a miss."""
+
+    lookup: Lookup | None
+    at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldAnswered:
+    """Answer to Reserve."""
+
+    answer: Granted | Refused | LedgerUnavailable
+    at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningOverdue:
+    """The time of AwaitOpening is over and no reply has been given since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerGone:
+    """Nothing more will come from Envoy, and nothing can be sent."""
+
+    at_s: float
+
+
+Event: TypeAlias = (
+    RequestHeadersArrived
+    | RequestBodyArrived
+    | ResponseHeadersArrived
+    | ResponseBodyArrived
+    | CacheAnswered
+    | HoldAnswered
+    | OpeningOverdue
+    | PeerGone
+)
+
+
+# --- effects: replies to Envoy ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continue:
+    """Let the message of ``phase`` go on, changed as said. ``body`` None: as it is."""
+
+    phase: Phase
+    set_headers: Headers = field(default_factory=dict)
+    remove_headers: tuple[str, ...] = ()
+    body: bytes | None = None
+    clear_route_cache: bool = False
+    metadata: Mapping[str, Fields] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyNow:
+    """Envoy answers with this instead. ``details`` goes into the access log."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    details: str
+    metadata: Mapping[str, Fields] = field(default_factory=dict)
+
+
+# --- effects: questions, each answered by one event ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskCache:
+    """Answered by CacheAnswered."""
+
+    org: OrgId
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Answered by HoldAnswered."""
+
+    request: HoldRequest
+
+
+# --- effects: deeds, done in order and before the replies of the same step ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """Post what a hold has cost."""
+
+    org: OrgId
+    hold: HoldId
+    used: Tokens
+    unknown: bool
+    detail: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Void:
+    """Release a hold: nothing was produced."""
+
+    org: OrgId
+    hold: HoldId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Put an answer into the cache; nobody waits for it."""
+
+    org: OrgId
+    key: str
+    epoch: str
+    answer: bytes
+    ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Append an event that moves no tokens; nobody waits for it."""
+
+    org: OrgId
+    kind: str
+    context: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveAdmission:
+    """Metrics: a decision of admit. ``began_s``: when the message that led to it came."""
+
+    verdict: str
+    code: str
+    began_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveLookup:
+    """Metrics: ``hit``, ``miss``, ``bypass`` or ``unavailable``."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveAnswer:
+    """Metrics: an answer that has ended. Seconds are None where there is nothing to measure."""
+
+    model: str
+    finish_reason: str
+    prompt: Tokens
+    completion: Tokens
+    cached: Tokens
+    duration_s: float | None
+    first_token_s: float | None
+    seconds_per_output_token: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitOpening:
+    """No reply yet: wait so long for the next message, then OpeningOverdue."""
+
+    at_most: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseStream:
+    """The last reply has been given: end the stream cleanly."""
+
+
+Reply: TypeAlias = Continue | ReplyNow
+Question: TypeAlias = AskCache | Reserve
+Resolution: TypeAlias = Settle | Void
+Unawaited: TypeAlias = Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer
+Deed: TypeAlias = Resolution | Unawaited
+Effect: TypeAlias = Reply | Question | Deed | AwaitOpening | CloseStream
