@@ -58,12 +58,20 @@ def text(
             for priority, value in values.items()
         )
 
-    def counter(name: str, values: Counter[Key], more: str = "") -> None:
+    def counter(name: str, values: Counter[Key]) -> None:
         lines.append(f"# TYPE sglang:{name} counter")
         for (streaming, priority), value in sorted(values.items()):
             shown = "true" if streaming else "false"
-            labels = f'{more}{base},is_streaming="{shown}",priority="{_labelled(priority)}"'
+            labels = f'{base},is_streaming="{shown}",priority="{_labelled(priority)}"'
             lines.append(f"sglang:{name}{{{labels}}} {float(value)}")
+
+    def counter_by_priority(name: str, values: Counter[Key], more: str = "") -> None:
+        lines.append(f"# TYPE sglang:{name} counter")
+        summed: Counter[int] = Counter()
+        for (_, priority), value in values.items():
+            summed[priority] += value
+        for priority, value in sorted(summed.items()):
+            lines.append(f'sglang:{name}{{{more}{base},priority="{_labelled(priority)}"}} {float(value)}')
 
     for name, runs in (("num_running_reqs", list(running)), ("num_queue_reqs", list(waiting))):
         by_priority = Counter(str(run.priority) for run in runs)
@@ -73,9 +81,9 @@ def text(
     gauge("max_total_num_tokens", {"": capacity_tokens})
     counter("prompt_tokens_total", counters.prompt_tokens)
     counter("generation_tokens_total", counters.generated_tokens)
-    counter("cached_tokens_total", counters.cached_tokens, 'cache_source="device",')
+    counter_by_priority("cached_tokens_total", counters.cached_tokens, 'cache_source="device",')
     counter("num_requests_total", counters.requests)
-    counter("num_aborted_requests_total", counters.aborted)
+    counter_by_priority("num_aborted_requests_total", counters.aborted)
     total, count = counters.first_token_s
     lines.append("# TYPE sglang:time_to_first_token_seconds summary")
     lines.append(f"sglang:time_to_first_token_seconds_sum{{{base}}} {total}")

@@ -107,6 +107,15 @@ class Reply:
         self._send(self._head(status, content_type, sent) + body)
         self._over()
 
+    def bare(self, status: int, text: str) -> None:
+        """The answer of a server whose handler failed: no CORS header, and the connection ends."""
+        if self._connection is not None:
+            self._connection.closing = True
+        head = self._head(status, "text/plain; charset=utf-8", {"content-length": str(len(text))})
+        self._send(head.replace(b"vary: Origin\r\n", b"").replace(b"connection: close\r\n", b""))
+        self._send(text.encode())
+        self._over()
+
     def start(self, status: int, content_type: str) -> None:
         """Status and headers of a body sent in chunks."""
         self._send(self._head(status, content_type, {"transfer-encoding": "chunked"}))

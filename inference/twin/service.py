@@ -37,13 +37,15 @@ class Service:
             if route is None:
                 self._json(request, reply, 404, {"detail": "Not Found"})
             elif route[0] not in (request.method, "ANY"):
-                self._json(request, reply, 405, {"detail": "Method Not Allowed"})
+                self._count(request, 405)
+                body = orjson.dumps({"detail": "Method Not Allowed"})
+                reply.whole(405, JSON, body, {"allow": route[0]})
             else:
                 route[1](request, reply)
         except EngineError as error:
             if error.status == 500:
                 self._count(request, 500)
-                reply.whole(500, "text/plain; charset=utf-8", error.message.encode())
+                reply.bare(500, error.message)
             else:
                 self._json(request, reply, error.status, shapes.flat_error(error))
 
@@ -173,7 +175,7 @@ class Service:
             "gen_throughput": 0.0,
             "cache_hit_rate": 0.0,
             "utilization": running / self._settings.max_running,
-            "queues": {"waiting": waiting, "grammar": 0, "paused": 0, "retracted": 0},
+            "queues": {"waiting": waiting, "grammar": 0, "paused": 0, "retracted": 0, "prealloc_ready": 0},
         }
 
     def _loads(self, request: HttpRequest, reply: Reply) -> None:

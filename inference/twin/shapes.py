@@ -105,8 +105,8 @@ class TextFrames:
             "id": identity,
             "object": "text_completion",
             "created": self._created,
-            "choices": choices,
             "model": self._model,
+            "choices": choices,
             "usage": counted,
         }
 
