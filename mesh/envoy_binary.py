@@ -104,4 +104,4 @@ def reason(output: str) -> str:
         line for line in lines if re.search(r"error|unknown|invalid|Unable|Proto constraint|no such", line)
     ]
     text = (telling or lines or ["no reason given"])[0]
-    return re.sub(r"^\[[^\]]*\](\[[^\]]*\])*\s*", "", text)
+    return re.sub(r"^(\[[^\]]*\]\s*)+", "", text)

@@ -85,8 +85,9 @@ def compile_mesh(resources: Resources, endpoints: Endpoints, target: Target) -> 
     )
     collector.close()
 
+    by_port = sorted(servers.values(), key=lambda server: server.port)
     generated = Generated(
-        listeners={server.port: _listener(server, filters, target) for server in servers.values()},
+        listeners={server.port: _listener(server, filters, target) for server in by_port},
         clusters=clusters,
         bootstrap=_bootstrap(resources, target),
     )

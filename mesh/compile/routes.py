@@ -117,11 +117,12 @@ class Router:
         spec = resource.spec()
         hosts = spec.texts("hosts")
         routes: list[dict[str, Any]] = []
+        names: list[str] = []
         for http in spec.items("http"):
             routes += self._routes(http, resource)
-        names = [route["name"] for route in routes]
-        if len(set(names)) != len(names):
-            spec.refuse("", f"route names must be unique, got {', '.join(names)}")
+            if http.text("name") in names:
+                http.refuse("name", "route names must be unique")
+            names.append(http.text("name"))
         for gateway in spec.texts("gateways"):
             known = f"{resource.namespace}/{gateway}" if "/" not in gateway else gateway
             server = self.servers.get(known)
@@ -152,17 +153,19 @@ class Router:
             rewrite = http.fields("rewrite")
             action["prefix_rewrite"] = rewrite.text("uri")
             rewrite.done()
-        matches = [_match(item) for item in http.items("match")] if http.has("match") else [{"prefix": "/"}]
+        matches = (
+            [_match(item) for item in http.items("match")] if http.has("match") else [("", {"prefix": "/"})]
+        )
         http.done()
         metadata = {"filter_metadata": {"istio": {"config": resource.config_path}}}
         return [
             {
-                "name": name if len(matches) == 1 else f"{name}.{index}",
+                "name": f"{name}.{own}" if own else name,  # Istio's: the matches of one entry may share it
                 "match": match,
                 "route": dict(action),
                 "metadata": metadata,
             }
-            for index, match in enumerate(matches)
+            for own, match in matches
         ]
 
     def _destinations(self, http: Fields) -> dict[str, Any]:
@@ -244,8 +247,9 @@ def _retry_on(retries: Fields) -> tuple[list[str], list[int]]:
     return tokens, codes
 
 
-def _match(fields: Fields) -> dict[str, Any]:
-    """One HTTPMatchRequest: uri exact or prefix, headers exact."""
+def _match(fields: Fields) -> tuple[str, dict[str, Any]]:
+    """One HTTPMatchRequest, its own name first: uri exact or prefix, headers exact."""
+    own = fields.text("name") if fields.has("name") else ""
     match: dict[str, Any] = {"prefix": "/"}
     if fields.has("uri"):
         uri = fields.fields("uri")
@@ -262,4 +266,4 @@ def _match(fields: Fields) -> dict[str, Any]:
             header.done()
         headers.done()
     fields.done()
-    return match
+    return own, match

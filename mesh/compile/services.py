@@ -316,7 +316,7 @@ def clusters_of(
     if missing:
         raise PolicyError(missing)
     clusters = []
-    for host, service in services.items():
+    for host, service in sorted(services.items()):
         rule = rules.get(host)
         for port in service.ports:
             clusters += [
