@@ -6,7 +6,7 @@ moves tokens; the bookkeeper turns each into one ``Event``, chains and seals it.
     hold.granted hold.refused hold.settled hold.voided hold.expired hold.corrected   from the ledger
     cache.hit request.refused request.unmetered                                      noted by admit
     access                                                                           Envoy's gRPC access log
-    books.opened books.sealed                                                        the bookkeeper itself
+    books.opened books.sealed event.unreadable                                       the bookkeeper itself
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class EventType(StrEnum):
     ACCESS = "access"
     BOOKS_OPENED = "books.opened"
     BOOKS_SEALED = "books.sealed"
+    EVENT_UNREADABLE = "event.unreadable"
+    """An outbox entry that is no event of this schema, kept raw: dropping it would lose evidence, leaving it
+    would block the outbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class Event:
     """One decision. Amounts are integer tokens as strings, so that no reader rounds them."""
 
     id: str
-    """Unique in the region: ``<org>/<outbox id>``, ``access/<request id>/<n>`` or ``books/<n>``."""
+    """Unique in the region: ``<org>/<outbox id>``, ``access/<request id>/<start us>`` or ``books/<seq>``."""
     type: EventType
     at_ms: int
     region: str
@@ -57,4 +60,5 @@ class Event:
     accounts: tuple[str, ...] = ()
     """``<account>|<window>|<window start ms>`` that the amounts touched."""
     context: Mapping[str, str] | None = None
-    """Team, key, model, revision, endpoint, pseudonyms; never a prompt, an answer or a credential."""
+    """Team, key, model, revision, endpoint, pseudonyms; never a prompt, an answer or a credential.
+    ``detail.<name>`` is the resolver's, ``field.<name>`` a field that a newer ledger wrote."""
