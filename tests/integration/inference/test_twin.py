@@ -190,8 +190,8 @@ def test_the_record_survives_a_kill_and_goes_on_after_it(tmp_path: Path) -> None
             for line in answer.iter_lines():
                 seen += '"content":"' in line and '"role"' not in line
                 if seen == 20:
+                    running.kill()  # here: leaving the loop closes the connection
                     break
-            running.kill()
         [attempt] = running.recorded()
         assert (attempt.rid, attempt.outcome) == ("victim", "killed")
         assert seen <= attempt.completion_tokens
