@@ -1,0 +1,191 @@
+"""Requests as they arrive at the two filters, and the policy they are held against."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import orjson
+
+from ext_proc.phases.admit import Admit
+from ext_proc.rules import AdmitRules, Secrets
+from ext_proc.vocabulary import (
+    AskCache,
+    CacheAnswered,
+    Effect,
+    HoldAnswered,
+    PeerGone,
+    ReplyNow,
+    RequestBodyArrived,
+    RequestHeadersArrived,
+    Reserve,
+    ResponseBodyArrived,
+    ResponseHeadersArrived,
+)
+from gateway.budget.ledger import Granted, HoldRequest, Standing, WindowKind
+from gateway.budget.policy import BudgetPolicy, Limits, OrgPolicy, TierPolicy
+from gateway.contract.admission import AdmissionRecord, Verdict
+from gateway.contract.ids import AccountId, HoldId, KeyId, ModelName, OrgId, RequestId, Tier
+from gateway.contract.units import Tokens, UnixMillis
+from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of
+from gateway.openai.terms import Capabilities, Endpoint
+
+E = TypeVar("E")
+NOW = UnixMillis(1_800_000_000_000)
+PRINCIPAL: dict[str, object] = {
+    "org": "acme",
+    "team": "t1",
+    "user": "alice",
+    "key": "k1",
+    "tier": "standard",
+    "models": ["chat", "embed", "quiet"],
+    "scopes": [],
+}
+HEADERS = {
+    ":method": "POST",
+    ":path": "/v1/chat/completions",
+    "content-type": "application/json",
+    "authorization": "Bearer tg-secret",
+    "x-request-id": "r-1",
+}
+SAY = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+
+
+def model(name: str, *endpoints: Endpoint, **changed: Any) -> Model:
+    plain: dict[str, Any] = {
+        "served_name": name,
+        "revision": "r1",
+        "context_tokens": 1000,
+        "max_completion_tokens": 600,
+        "template_tokens_base": 10,
+        "template_tokens_per_message": 5,
+        "capabilities": Capabilities(n_max=4, batch_max=8),
+    }
+    return Model(name=ModelName(name), endpoints=frozenset(endpoints), **{**plain, **changed})
+
+
+CATALOGUE = catalogue_of(
+    (
+        model("chat", Endpoint.CHAT, Endpoint.COMPLETIONS, aliases=("gpt-4o",)),
+        model("quiet", Endpoint.CHAT, cache=CacheRule(mode=CacheMode.OFF)),
+        model("embed", Endpoint.EMBEDDINGS),
+        model("secret", Endpoint.CHAT),
+    )
+)
+
+
+def budgets(*, per_minute: int | None = 10_000) -> BudgetPolicy:
+    limits = Limits(tokens_per_minute=None if per_minute is None else Tokens(per_minute))
+    return BudgetPolicy(
+        version=3,
+        tiers=MappingProxyType({Tier("standard"): TierPolicy(priority=5, priority_class="normal")}),
+        orgs=MappingProxyType({OrgId("acme"): OrgPolicy(limits=limits)}),
+    )
+
+
+RULES = AdmitRules(
+    catalogue=CATALOGUE,
+    budgets=budgets(),
+    secrets=Secrets(pseudonym=b"p" * 32, cache_salt=b"s" * 32),
+)
+
+
+def headers(*, end: bool = False, principal: dict[str, object] | None = PRINCIPAL, **changed: str) -> Any:
+    """``changed``: header names with ``_`` for ``-``; ``path`` and ``method`` without their colon."""
+    found = dict(HEADERS)
+    for name, value in changed.items():
+        found[f":{name}" if name in ("path", "method") else name.replace("_", "-")] = value
+    return RequestHeadersArrived(
+        headers={name: value for name, value in found.items() if value},
+        principal=None if principal is None else {"principal": principal},
+        end_of_stream=end,
+        at_ms=NOW,
+        at_s=1.0,
+    )
+
+
+def body(fields: Any = None, **changed: Any) -> RequestBodyArrived:
+    data = fields if isinstance(fields, bytes) else orjson.dumps({**(fields or SAY), **changed})
+    return RequestBodyArrived(body=data, at_ms=NOW, at_s=1.0)
+
+
+def granted(request: HoldRequest, *, units: int | None = None, limit: int = 10_000) -> HoldAnswered:
+    given = request.units_wanted if units is None else Tokens(units)
+    amount = Tokens(request.fixed + given * request.choices)
+    standing = Standing(
+        account=AccountId("org"),
+        kind=WindowKind.MINUTE,
+        limit=Tokens(limit),
+        used=Tokens(0),
+        held=amount,
+        resets_at=UnixMillis(NOW + 6000),
+    )
+    answer = Granted(
+        hold=request.hold, amount=amount, units=given, tightest=standing, expires_at=UnixMillis(NOW + 900_000)
+    )
+    return HoldAnswered(answer=answer, at_ms=NOW)
+
+
+def only(kind: type[E], effects: tuple[Effect, ...]) -> E:
+    """The one effect of ``kind``."""
+    found = [effect for effect in effects if isinstance(effect, kind)]
+    assert len(found) == 1, effects
+    return found[0]
+
+
+def none(kind: type[E], effects: tuple[Effect, ...]) -> bool:
+    return not any(isinstance(effect, kind) for effect in effects)
+
+
+def shown_error(reply: ReplyNow) -> dict[str, Any]:
+    found = orjson.loads(reply.body)["error"]
+    assert isinstance(found, dict)
+    return found
+
+
+def admitted(fields: Any = None, **changed: Any) -> tuple[Admit, HoldRequest]:
+    """A request that waits for its hold; its cache look-up, if any, was a failure."""
+    machine = Admit(RULES)
+    machine.receive(headers())
+    effects = machine.receive(body(fields, **changed))
+    if not none(AskCache, effects):
+        effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW))
+    return machine, only(Reserve, effects).request
+
+
+def record(**changed: Any) -> AdmissionRecord:
+    plain: dict[str, Any] = {
+        "decision": Verdict.METERED,
+        "request_id": RequestId("r-1"),
+        "org": OrgId("acme"),
+        "key": KeyId("k1"),
+        "hold": HoldId("r-1"),
+        "amount": Tokens(100),
+        "endpoint": "chat.completions",
+        "model": "chat",
+        "stream": True,
+        "cache_key": "k" * 64 + ".e1.60",
+    }
+    return AdmissionRecord(**{**plain, **changed})
+
+
+def answer_headers(
+    status: int = 200,
+    kind: str = "text/event-stream",
+    *,
+    of: AdmissionRecord | None = None,
+    end: bool = False,
+    **changed: str,
+) -> ResponseHeadersArrived:
+    found = {":status": str(status), "content-type": kind}
+    found |= {name.replace("_", "-"): value for name, value in changed.items()}
+    return ResponseHeadersArrived(
+        headers=found, record=(of or record()).to_fields(), end_of_stream=end, at_ms=NOW, at_s=1.0
+    )
+
+
+def chunk(data: bytes = b"", *, end: bool = False) -> ResponseBodyArrived:
+    return ResponseBodyArrived(body=data, end_of_stream=end, at_s=2.0)
+
+
+GONE = PeerGone(at_s=3.0)

@@ -1,0 +1,186 @@
+"""Histories nobody thought of: a stream that dies anywhere resolves its hold at most once, and admit
+never ends well without a decision."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext_proc.cache.store import CachedAnswer, Lookup
+from ext_proc.phases.admit import Admit
+from ext_proc.phases.tap import Tap
+from ext_proc.vocabulary import (
+    AskCache,
+    CacheAnswered,
+    CloseStream,
+    Continue,
+    Effect,
+    Event,
+    HoldAnswered,
+    OpeningOverdue,
+    PeerGone,
+    Phase,
+    ReplyNow,
+    RequestBodyArrived,
+    RequestHeadersArrived,
+    Reserve,
+    ResponseHeadersArrived,
+    Settle,
+    Store,
+    Void,
+)
+from gateway.contract.errors import LedgerUnavailable
+from tests.unit.ext_proc.asked import GONE, NOW, RULES, answer_headers, body, chunk, granted, headers
+from tests.unit.ext_proc.engine_answers import DONE, FINISH, FRAME, WHOLE, completion, event, usage, words
+
+Effects = tuple[Effect, ...]
+
+
+def resolutions(effects: Effects) -> int:
+    return sum(isinstance(effect, Settle | Void) for effect in effects)
+
+
+LOOKUPS = st.sampled_from(
+    [
+        None,
+        Lookup(answer=None, epoch="e"),
+        Lookup(answer=CachedAnswer(body=completion(), stored_at=NOW), epoch="e"),
+    ]
+)
+BODIES = st.sampled_from([body(), body(stream=True), body(model="none"), body(temperature=1), body(b"{")])
+HEADS = st.sampled_from(
+    [headers(), headers(cache_control="no-store"), headers(path="/v1/models"), headers(method="GET")]
+)
+
+
+@given(
+    head=HEADS,
+    asked=BODIES,
+    lookup=LOOKUPS,
+    ledger=st.sampled_from(["granted", "silent"]),
+    dies_before=st.integers(0, 4),
+)
+def test_admit_decides_once_or_holds_nothing(
+    head: RequestHeadersArrived,
+    asked: RequestBodyArrived,
+    lookup: Lookup | None,
+    ledger: str,
+    dies_before: int,
+) -> None:
+    machine = Admit(RULES)
+    held = released = decisions = 0
+    arriving: list[Event] = [head, asked]
+    step = 0
+    while True:
+        if step == dies_before or not arriving:
+            effects = machine.receive(GONE)
+            released += resolutions(effects)
+            for late in arriving:
+                if isinstance(late, HoldAnswered | CacheAnswered):
+                    released += resolutions(machine.receive(late))
+            break
+        effects = machine.receive(arriving.pop(0))
+        step += 1
+        released += resolutions(effects)
+        for effect in effects:
+            if isinstance(effect, AskCache):
+                arriving.insert(0, CacheAnswered(lookup=lookup, at_ms=NOW))
+            elif isinstance(effect, Reserve):
+                held += 1
+                answer = LedgerUnavailable("x")
+                arriving.insert(
+                    0,
+                    granted(effect.request)
+                    if ledger == "granted"
+                    else HoldAnswered(answer=answer, at_ms=NOW),
+                )
+            elif isinstance(effect, ReplyNow) or (isinstance(effect, Continue) and effect.metadata):
+                decisions += 1
+            elif isinstance(effect, CloseStream):
+                assert decisions == 1
+                assert machine.decided
+                arriving.clear()
+    assert decisions <= 1
+    assert held <= 1
+    assert released <= held
+    if held and not decisions:
+        assert released == 1, "a hold nobody was told of is released"
+    if decisions and held and ledger == "granted":
+        assert released == 0, "a hold that went out with a decision is the tap's"
+
+
+PIECES = st.sampled_from(
+    [words("a"), words("a", "b"), FINISH, event(None, usage(14, 4)), DONE, FRAME, WHOLE, b": ping\n\n", b"x"]
+)
+OPENINGS = st.sampled_from(
+    [
+        answer_headers(),
+        answer_headers(kind="application/json"),
+        answer_headers(kind="application/json", content_length=str(len(completion()))),
+        answer_headers(400),
+        answer_headers(503, "application/json"),
+        answer_headers(200, "text/html"),
+    ]
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> list[Event]:
+    sent = draw(st.lists(PIECES, max_size=4).map(b"".join) | st.just(completion()))
+    cuts = sorted(draw(st.lists(st.integers(0, len(sent)), max_size=5)))
+    parts = [sent[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
+    events: list[Event] = [chunk(part) for part in parts]
+    if draw(st.booleans()):
+        events.append(chunk(end=True))
+    if draw(st.booleans()):
+        events.insert(draw(st.integers(0, len(events))), OpeningOverdue())
+    return events
+
+
+@given(opening=OPENINGS, events=answers(), keeps=st.booleans())
+def test_tap_resolves_at_most_once_and_answers_every_message_in_order(
+    opening: Event, events: list[Event], keeps: bool
+) -> None:
+    machine = Tap(keeps_headers=keeps)
+    done: list[Effect] = list(machine.receive(opening))
+    messages = 1
+    for item in events:
+        if isinstance(item, OpeningOverdue) and (machine.stage, OpeningOverdue) not in machine.steps:
+            continue
+        if any(isinstance(effect, CloseStream) for effect in done):
+            break
+        messages += not isinstance(item, OpeningOverdue)
+        done += machine.receive(item)
+    replies = [effect for effect in done if isinstance(effect, Continue)]
+    at_once = [effect for effect in done if isinstance(effect, ReplyNow)]
+    assert len(at_once) <= 1
+    assert [reply.phase for reply in replies[:1]] in ([], [Phase.RESPONSE_HEADERS])
+    assert all(reply.phase is Phase.RESPONSE_BODY for reply in replies[1:])
+    assert not (at_once and replies), "an attempt that went on cannot be taken back"
+    assert len(replies) <= messages
+    if any(isinstance(effect, CloseStream) for effect in done):
+        assert at_once or len(replies) == messages
+    done += machine.receive(PeerGone(at_s=9.0))
+    assert resolutions(tuple(done)) <= 1
+    assert sum(isinstance(effect, Store) for effect in done) <= 1
+    settled = [index for index, effect in enumerate(done) if isinstance(effect, Settle)]
+    if isinstance(opening, ResponseHeadersArrived):
+        status = int(opening.headers[":status"])
+        if 200 <= status < 300 and not at_once:
+            assert len(settled) == 1, "an answer that was seen is settled in every ending"
+
+
+def test_the_clients_bytes_do_not_depend_on_how_they_were_cut() -> None:
+    whole = WHOLE
+    for size in (1, 7, 64, len(whole)):
+        machine = Tap(keeps_headers=True)
+        effects: list[Effect] = list(machine.receive(answer_headers()))
+        sent = [whole[at : at + size] for at in range(0, len(whole), size)]
+        for part in sent:
+            effects += machine.receive(chunk(part))
+        bodies = [e for e in effects if isinstance(e, Continue) and e.phase is Phase.RESPONSE_BODY]
+        seen = b"".join(
+            part if reply.body is None else reply.body for reply, part in zip(bodies, sent, strict=True)
+        )
+        assert seen.endswith(DONE)
+        assert b"usage" not in seen

@@ -1,0 +1,289 @@
+"""tap: every ending settles once, before the last bytes; errors become what they are; nothing breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from ext_proc.phases.tap import OPENING_S, Tap, TapStage
+from ext_proc.vocabulary import (
+    AwaitOpening,
+    CloseStream,
+    Continue,
+    Effect,
+    ObserveAnswer,
+    OpeningOverdue,
+    Phase,
+    ReplyNow,
+    Settle,
+    Store,
+    Void,
+)
+from gateway.contract.admission import Verdict
+from gateway.contract.units import UnixMillis
+from tests.unit.ext_proc.asked import GONE, NOW, answer_headers, chunk, none, only, record, shown_error
+from tests.unit.ext_proc.engine_answers import (
+    DONE,
+    FINISH,
+    FRAME,
+    FULL,
+    WHOLE,
+    completion,
+    event,
+    usage,
+    words,
+)
+
+HEADERS_GO = Continue(phase=Phase.RESPONSE_HEADERS)
+
+
+def tap_after(*events: object, keeps_headers: bool = True) -> tuple[Tap, list[Effect]]:
+    machine = Tap(keeps_headers=keeps_headers)
+    effects: list[Effect] = []
+    for item in events:
+        effects += machine.receive(item)  # type: ignore[arg-type]  # tests pass events only
+    return machine, effects
+
+
+def bodies(effects: list[Effect], *sent: bytes) -> bytes:
+    """What the client sees, given what the engine ``sent`` chunk by chunk."""
+    replies = [
+        effect for effect in effects if isinstance(effect, Continue) and effect.phase is Phase.RESPONSE_BODY
+    ]
+    return b"".join(
+        data if reply.body is None else reply.body for reply, data in zip(replies, sent, strict=True)
+    )
+
+
+def place(effects: list[Effect], kind: type[Effect]) -> int:
+    return next(index for index, effect in enumerate(effects) if isinstance(effect, kind))
+
+
+# --- streams ---
+
+
+def test_headers_wait_for_the_first_event() -> None:
+    machine, effects = tap_after(answer_headers())
+    assert effects == [AwaitOpening(at_most=OPENING_S)]
+    first = words("a")
+    assert machine.receive(chunk(first[:10])) == ()
+    replies = machine.receive(chunk(first[10:]))
+    assert replies[0] == HEADERS_GO
+    assert len(replies) == 3, "one reply for each message, in order"
+    assert machine.stage is TapStage.BODY
+
+
+def test_headers_do_not_wait_for_ever() -> None:
+    machine, _ = tap_after(answer_headers(), chunk(b"data: "))
+    replies = machine.receive(OpeningOverdue())
+    assert replies == (HEADERS_GO, Continue(phase=Phase.RESPONSE_BODY, body=b""))
+    assert machine.stage is TapStage.BODY
+
+
+def test_a_stream_is_settled_before_done_goes_out() -> None:
+    first, last = words("a", "b"), FINISH + event(None, usage(14, 4)) + DONE
+    machine, effects = tap_after(answer_headers(), chunk(first))
+    effects = list(machine.receive(chunk(last)))
+    settle = only(Settle, tuple(effects))
+    assert (settle.used, settle.unknown, settle.hold) == (18, False, "r-1")
+    assert settle.detail["finish_reason"] == "stop"
+    assert place(effects, Settle) < place(effects, Continue)
+    assert only(Continue, tuple(effects)).metadata["tidegate.tap"]["used"] == "18"
+    assert machine.receive(chunk(end=True)) == (Continue(phase=Phase.RESPONSE_BODY), CloseStream())
+
+
+def test_usage_the_client_did_not_ask_for_is_hidden_and_usage_it_asked_for_is_not() -> None:
+    _, effects = tap_after(answer_headers(), chunk(WHOLE, end=True))
+    assert b"usage" not in bodies(effects, WHOLE)
+    assert bodies(effects, WHOLE).endswith(DONE)
+    asked = record(usage_asked=True)
+    _, effects = tap_after(answer_headers(of=asked), chunk(WHOLE, end=True))
+    assert bodies(effects, WHOLE).count(b'"usage":{') == 1
+
+
+def test_a_complete_stream_is_stored_in_one_form() -> None:
+    _, effects = tap_after(answer_headers(), chunk(WHOLE, end=True))
+    stored = only(Store, tuple(effects))
+    assert (stored.key, stored.epoch, stored.ttl_seconds) == ("k" * 64, "e1", 60)
+    assert orjson.loads(stored.answer)["choices"][0]["message"]["content"] == "hello"
+
+
+@pytest.mark.parametrize("sent", [words("a"), words("a") + FRAME + DONE, words("a") + FINISH])
+def test_nothing_incomplete_is_stored(sent: bytes) -> None:
+    machine, effects = tap_after(answer_headers(), chunk(sent))
+    effects += machine.receive(GONE)
+    assert none(Store, tuple(effects))
+    assert not none(Settle, tuple(effects))
+
+
+def test_without_a_place_nothing_is_stored() -> None:
+    for text in ("", "key", "key.e", "key.e.0", "key.e.x", "..", ".e.5"):
+        _, effects = tap_after(answer_headers(of=record(cache_key=text)), chunk(WHOLE, end=True))
+        assert none(Store, tuple(effects))
+
+
+def test_a_cut_stream_costs_what_was_seen() -> None:
+    machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
+    effects = machine.receive(GONE)
+    settle = only(Settle, effects)
+    assert (settle.used, settle.unknown) == (18, False)
+    assert settle.detail["ended"] == "cut"
+    assert only(ObserveAnswer, effects).finish_reason == "cut"
+
+
+def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
+    machine, _ = tap_after(answer_headers())
+    assert only(Settle, machine.receive(GONE)).unknown
+    _, effects = tap_after(answer_headers(end=True))
+    assert only(Settle, tuple(effects)).unknown
+
+
+def test_an_end_without_done_is_a_cut() -> None:
+    _, effects = tap_after(answer_headers(), chunk(words("a"), end=True))
+    assert only(Settle, tuple(effects)).detail["ended"] == "cut"
+
+
+# --- overload inside a 200 ---
+
+
+@pytest.mark.parametrize("sent", [[FRAME], [FRAME[:9], FRAME[9:]], [FRAME + event(None, usage(0, 0)) + DONE]])
+def test_an_opening_error_becomes_the_status_it_is(sent: list[bytes]) -> None:
+    _, effects = tap_after(answer_headers(), *map(chunk, sent))
+    reply = only(ReplyNow, tuple(effects))
+    assert (reply.status, shown_error(reply)["code"]) == (503, "engine_overloaded")
+    assert reply.headers["retry-after"] == "1"
+    assert effects[-1] == CloseStream()
+    assert none(Settle, tuple(effects)), "Envoy tries again under the same hold"
+    assert none(Void, tuple(effects))
+
+
+def test_an_opening_error_that_is_the_clients_fault_ends_the_hold() -> None:
+    frame = b"data: " + orjson.dumps({"error": {**FULL, "code": 400, "message": "bad"}}) + b"\n\n"
+    _, effects = tap_after(answer_headers(), chunk(frame))
+    assert only(ReplyNow, tuple(effects)).status == 400
+    assert only(Void, tuple(effects)).reason == "engine_refused"
+
+
+def test_an_opening_error_after_the_headers_went_is_shown_in_the_stream_and_free() -> None:
+    for opening in ([answer_headers(), OpeningOverdue()], [answer_headers()]):
+        machine, _ = tap_after(*opening, keeps_headers=len(opening) == 2)
+        effects = machine.receive(chunk(FRAME + DONE, end=True))
+        assert only(Settle, effects).used == 0
+        assert not only(Settle, effects).unknown
+        assert b"engine_overloaded" in bodies(list(effects), FRAME + DONE)
+
+
+# --- JSON ---
+
+
+def test_json_is_not_kept_waiting_and_settled_before_its_last_bytes() -> None:
+    sent = completion()
+    machine, effects = tap_after(answer_headers(kind="application/json"))
+    assert effects == [HEADERS_GO]
+    assert machine.receive(chunk(sent[:20])) == (Continue(phase=Phase.RESPONSE_BODY),)
+    effects = list(machine.receive(chunk(sent[20:], end=True)))
+    assert place(effects, Settle) < place(effects, Continue)
+    assert only(Continue, tuple(effects)).body is None
+    assert only(Store, tuple(effects)).answer == sent
+
+
+def test_json_with_a_length_is_settled_with_its_last_byte() -> None:
+    sent = completion()
+    machine, _ = tap_after(answer_headers(kind="application/json", content_length=str(len(sent))))
+    assert not none(Settle, machine.receive(chunk(sent)))
+    assert machine.stage is TapStage.ENDED
+    assert machine.receive(GONE) == ()
+
+
+def test_half_a_json_answer_costs_the_whole_hold() -> None:
+    machine, _ = tap_after(answer_headers(kind="application/json"), chunk(completion()[:30]))
+    assert only(Settle, machine.receive(GONE)).unknown
+
+
+def test_times_count_from_the_admission() -> None:
+    at = record(admitted_at_ms=UnixMillis(NOW - 500))
+    _, effects = tap_after(answer_headers(of=at), chunk(WHOLE, end=True))
+    seen = only(ObserveAnswer, tuple(effects))
+    assert seen.duration_s == pytest.approx(1.5)
+    assert seen.first_token_s == pytest.approx(1.5)
+    later = record(admitted_at_ms=UnixMillis(NOW + 500))
+    _, effects = tap_after(answer_headers(of=later), chunk(WHOLE, end=True))
+    assert only(ObserveAnswer, tuple(effects)).duration_s == pytest.approx(1.0)
+
+
+# --- errors of the engine ---
+
+REFUSED = orjson.dumps({"object": "error", "message": "temperature must be at most 2", "code": 400})
+
+
+def test_an_engines_4xx_is_answered_in_our_shape_and_releases_the_hold() -> None:
+    machine, effects = tap_after(answer_headers(400, "application/json"))
+    assert effects == [AwaitOpening(at_most=OPENING_S)]
+    assert machine.receive(chunk(REFUSED[:10])) == ()
+    effects = list(machine.receive(chunk(REFUSED[10:], end=True)))
+    reply = only(ReplyNow, tuple(effects))
+    assert (reply.status, shown_error(reply)["message"]) == (400, "temperature must be at most 2")
+    assert only(Void, tuple(effects)).hold == "r-1"
+
+
+@pytest.mark.parametrize(("status", "shown"), [(500, 502), (503, 503), (404, 502), (302, 502), (429, 503)])
+def test_what_envoy_may_try_again_keeps_its_hold(status: int, shown: int) -> None:
+    for events in (
+        [answer_headers(status, "text/plain"), chunk(b"x", end=True)],
+        [answer_headers(status, end=True)],
+    ):
+        _, effects = tap_after(*events)
+        assert only(ReplyNow, tuple(effects)).status == shown
+        assert none(Void, tuple(effects))
+        assert none(Settle, tuple(effects))
+
+
+def test_an_error_whose_body_is_slow_keeps_its_status_and_gets_our_body() -> None:
+    for keeps in (True, False):
+        machine, effects = tap_after(answer_headers(400), keeps_headers=keeps)
+        if keeps:
+            machine.receive(chunk(REFUSED[:5]))
+            effects = list(machine.receive(OpeningOverdue()))
+        go_on = effects[0]
+        assert isinstance(go_on, Continue)
+        assert go_on.set_headers["content-type"] == "application/json"
+        assert "content-length" in go_on.remove_headers
+        rest = machine.receive(chunk(REFUSED[5:] if keeps else REFUSED, end=True))
+        assert b"temperature must be at most 2" in (only(Continue, rest).body or b"")
+        assert not none(Void, rest)
+
+
+def test_a_client_that_leaves_during_an_error_releases_the_hold() -> None:
+    machine, _ = tap_after(answer_headers(400))
+    assert not none(Void, machine.receive(GONE))
+    machine, _ = tap_after(answer_headers(503))
+    effects = machine.receive(GONE)
+    assert none(Void, effects)
+    assert none(Settle, effects)
+
+
+# --- not ours ---
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNMETERED, Verdict.REFUSED, Verdict.ANSWERED, None])
+def test_what_was_not_admitted_here_passes_untouched(verdict: Verdict | None) -> None:
+    opening = (
+        answer_headers(of=record(decision=verdict)) if verdict else replace(answer_headers(), record=None)
+    )
+    machine, effects = tap_after(opening, chunk(WHOLE))
+    assert effects == [HEADERS_GO, Continue(phase=Phase.RESPONSE_BODY)]
+    assert machine.receive(GONE) == ()
+
+
+@pytest.mark.parametrize("fields", [{"v": "2"}, {"v": 1.0}, {**record().to_fields(), "amount": "x"}])
+def test_a_record_that_is_none_passes(fields: dict[str, object]) -> None:
+    _, effects = tap_after(replace(answer_headers(), record=fields))
+    assert effects == [HEADERS_GO]
+
+
+def test_a_status_that_is_no_number_is_a_bad_gateway() -> None:
+    opening = answer_headers(end=True)
+    _, effects = tap_after(replace(opening, headers={":status": "²00"}))
+    assert only(ReplyNow, tuple(effects)).status == 502
