@@ -6,12 +6,12 @@ from typing import Final
 
 from ext_proc.cache.policy import Place
 from ext_proc.metering import Ended, Meter
-from ext_proc.vocabulary import Deed, ObserveAnswer, ReplyNow, Settle, Store, Void
+from ext_proc.vocabulary import Continue, Deed, ObserveAnswer, Phase, Settle, Store, Void
 from gateway.contract import headers as names
 from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Tokens
-from gateway.openai.error_body import error_body, error_headers
+from gateway.openai.error_body import error_headers
 
 ENGINE_REFUSED: Final = "engine_refused"
 """Reason of a void."""
@@ -86,13 +86,16 @@ def engine_failed(record: AdmissionRecord, error: GatewayError) -> tuple[Deed, .
     return tuple(failed)
 
 
-def error_reply(record: AdmissionRecord, error: GatewayError) -> ReplyNow:
-    """The engine's error as its client should see it."""
-    return ReplyNow(
-        status=error.http_status,
-        headers={**error_headers(error), names.REQUEST_ID: record.request_id},
-        body=error_body(error),
-        details=f"tidegate_engine_{error.code}",
+def error_headers_reply(record: AdmissionRecord, error: GatewayError) -> Continue:
+    """The headers of the engine's error as its client should see it; ``:status`` is ours."""
+    return Continue(
+        phase=Phase.RESPONSE_HEADERS,
+        set_headers={
+            ":status": str(error.http_status),
+            **error_headers(error),
+            names.REQUEST_ID: record.request_id,
+        },
+        remove_headers=("content-length",),
     )
 
 

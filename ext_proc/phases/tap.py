@@ -1,12 +1,15 @@
 """The tap filter: what did this attempt really use? It never breaks an answer.
 
     RESPONSE_HEADERS -> [OPENING] -> BODY -> ENDED     an answer
-                     -> [REFUSAL] -> REFUSAL_BODY      an error of the engine, shown in our form
+                     -> [REFUSAL] -> FAILED            an error of the engine, shown in our form
+                                  -> REFUSAL_BODY      the same, too slow to keep its headers back
                      -> PASSING                        nothing of ours: a mirror
 
 OPENING and REFUSAL keep the headers back until the answer's first bytes, or the whole of an error, are
 here: SGLang reports an overload as an error frame inside a 200, and only headers that have not gone on
-can still become a 503, which Envoy tries again elsewhere. One stream is one attempt.
+can still become a 503, which Envoy tries again elsewhere. The 503 is written over ``:status``: an
+upstream filter's immediate response would be final (Envoy sends it past the router's retry policy).
+One stream is one attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from enum import Enum, auto
 from typing import ClassVar, Final, NamedTuple
 
 from ext_proc.metering import ERROR_BYTES_MAX, Meter
-from ext_proc.phases.settlement import engine_failed, error_reply, metered_fields, settled
+from ext_proc.phases.settlement import engine_failed, error_headers_reply, metered_fields, settled
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
     AwaitOpening,
@@ -49,6 +52,8 @@ class TapStage(Enum):
     BODY = auto()
     REFUSAL = auto()
     REFUSAL_BODY = auto()
+    FAILED = auto()
+    """The attempt has become an error; what the engine still sends is dropped."""
     PASSING = auto()
     ENDED = auto()
     """Settled; what may still come is passed on."""
@@ -113,7 +118,7 @@ class Tap(Machine[TapStage]):
     def _first_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         fed = self._feed(event)
         if fed.error is not None:
-            return self._fail(fed.error)
+            return self._fail(fed.error, chunks=len(self._kept) + 1, end=event.end_of_stream)
         self._kept = (*self._kept, fed.reply)
         if fed.reply.body == b"" and not fed.deeds and not event.end_of_stream:
             return TapStage.OPENING, ()  # less than one event so far
@@ -154,7 +159,7 @@ class Tap(Machine[TapStage]):
 
     def _engine_refuses(self, *, end: bool) -> tuple[TapStage, Effects]:
         if end:
-            return self._fail(self._engine_error())
+            return self._fail(self._engine_error(), chunks=0, end=True)
         if self._keeps_headers:
             return TapStage.REFUSAL, (AwaitOpening(at_most=OPENING_S),)
         return self._refusal_overdue(None)
@@ -162,7 +167,9 @@ class Tap(Machine[TapStage]):
     def _refusal_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         self._collect(event)
         self._kept = (*self._kept, Continue(phase=Phase.RESPONSE_BODY, body=b""))
-        return self._fail(self._engine_error()) if event.end_of_stream else (TapStage.REFUSAL, ())
+        if not event.end_of_stream:
+            return TapStage.REFUSAL, ()
+        return self._fail(self._engine_error(), chunks=len(self._kept), end=True)
 
     def _refusal_overdue(self, _: OpeningOverdue | None) -> tuple[TapStage, Effects]:
         """The status cannot become ours any more; type and body can."""
@@ -190,10 +197,22 @@ class Tap(Machine[TapStage]):
     def _engine_error(self) -> GatewayError:
         return engine_error(self._status, bytes(self._error))
 
-    def _fail(self, error: GatewayError) -> tuple[TapStage, Effects]:
-        """Nothing of this attempt has gone on: it becomes the error it is, and a 503 is tried again."""
+    def _fail(self, error: GatewayError, *, chunks: int, end: bool) -> tuple[TapStage, Effects]:
+        """Nothing of this attempt has gone on: it becomes the error it is, and a 503 is tried again.
+
+        ``chunks`` of its body wait for a reply; the first becomes the error's body.
+        """
         record = self._record()
-        return TapStage.CLOSED, (*engine_failed(record, error), error_reply(record, error), CloseStream())
+        texts = (error_body(error), *(b"" for _ in range(chunks - 1)))[:chunks]
+        replies = tuple(Continue(phase=Phase.RESPONSE_BODY, body=text) for text in texts)
+        effects = (*engine_failed(record, error), error_headers_reply(record, error), *replies)
+        return (TapStage.CLOSED, (*effects, CloseStream())) if end else (TapStage.FAILED, effects)
+
+    def _drop(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        dropped = Continue(phase=Phase.RESPONSE_BODY, body=b"")
+        if event.end_of_stream:
+            return TapStage.CLOSED, (dropped, CloseStream())
+        return TapStage.FAILED, (dropped,)
 
     # --- what is not ours, what is over ---
 
@@ -228,6 +247,8 @@ class Tap(Machine[TapStage]):
         (TapStage.REFUSAL, PeerGone): _refusal_cut,
         (TapStage.REFUSAL_BODY, ResponseBodyArrived): _refusal_rest,
         (TapStage.REFUSAL_BODY, PeerGone): _refusal_cut,
+        (TapStage.FAILED, ResponseBodyArrived): _drop,
+        (TapStage.FAILED, PeerGone): _gone,
         (TapStage.PASSING, ResponseBodyArrived): _pass,
         (TapStage.PASSING, PeerGone): _gone,
         (TapStage.CLOSED, PeerGone): _gone,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -16,14 +17,13 @@ from ext_proc.vocabulary import (
     ObserveAnswer,
     OpeningOverdue,
     Phase,
-    ReplyNow,
     Settle,
     Store,
     Void,
 )
 from gateway.contract.admission import Verdict
 from gateway.contract.units import UnixMillis
-from tests.unit.ext_proc.asked import GONE, NOW, answer_headers, chunk, none, only, record, shown_error
+from tests.unit.ext_proc.asked import GONE, NOW, answer_headers, chunk, none, only, record
 from tests.unit.ext_proc.engine_answers import (
     DONE,
     FINISH,
@@ -55,6 +55,16 @@ def bodies(effects: list[Effect], *sent: bytes) -> bytes:
     return b"".join(
         data if reply.body is None else reply.body for reply, data in zip(replies, sent, strict=True)
     )
+
+
+def shown(effects: list[Effect]) -> tuple[str, dict[str, Any]]:
+    """The status written over the engine's, and the error's fields ({} where there is no body)."""
+    replies = [effect for effect in effects if isinstance(effect, Continue)]
+    assert replies[0].phase is Phase.RESPONSE_HEADERS
+    assert "content-length" in replies[0].remove_headers
+    assert replies[0].set_headers["content-type"] == "application/json"
+    texts = b"".join(reply.body or b"" for reply in replies[1:])
+    return replies[0].set_headers[":status"], orjson.loads(texts)["error"] if texts else {}
 
 
 def place(effects: list[Effect], kind: type[Effect]) -> int:
@@ -150,11 +160,11 @@ def test_an_end_without_done_is_a_cut() -> None:
 
 @pytest.mark.parametrize("sent", [[FRAME], [FRAME[:9], FRAME[9:]], [FRAME + event(None, usage(0, 0)) + DONE]])
 def test_an_opening_error_becomes_the_status_it_is(sent: list[bytes]) -> None:
-    _, effects = tap_after(answer_headers(), *map(chunk, sent))
-    reply = only(ReplyNow, tuple(effects))
-    assert (reply.status, shown_error(reply)["code"]) == (503, "engine_overloaded")
-    assert reply.headers["retry-after"] == "1"
-    assert effects[-1] == CloseStream()
+    machine, effects = tap_after(answer_headers(), *map(chunk, sent))
+    status, error = shown(effects)
+    assert (status, error["code"]) == ("503", "engine_overloaded")
+    assert machine.stage is TapStage.FAILED, "what the engine still says is dropped until Envoy ends the try"
+    assert machine.receive(chunk(b"more")) == (Continue(phase=Phase.RESPONSE_BODY, body=b""),)
     assert none(Settle, tuple(effects)), "Envoy tries again under the same hold"
     assert none(Void, tuple(effects))
 
@@ -162,7 +172,7 @@ def test_an_opening_error_becomes_the_status_it_is(sent: list[bytes]) -> None:
 def test_an_opening_error_that_is_the_clients_fault_ends_the_hold() -> None:
     frame = b"data: " + orjson.dumps({"error": {**FULL, "code": 400, "message": "bad"}}) + b"\n\n"
     _, effects = tap_after(answer_headers(), chunk(frame))
-    assert only(ReplyNow, tuple(effects)).status == 400
+    assert shown(effects)[0] == "400"
     assert only(Void, tuple(effects)).reason == "engine_refused"
 
 
@@ -223,19 +233,21 @@ def test_an_engines_4xx_is_answered_in_our_shape_and_releases_the_hold() -> None
     assert effects == [AwaitOpening(at_most=OPENING_S)]
     assert machine.receive(chunk(REFUSED[:10])) == ()
     effects = list(machine.receive(chunk(REFUSED[10:], end=True)))
-    reply = only(ReplyNow, tuple(effects))
-    assert (reply.status, shown_error(reply)["message"]) == (400, "temperature must be at most 2")
+    status, error = shown(effects)
+    assert (status, error["message"]) == ("400", "temperature must be at most 2")
     assert only(Void, tuple(effects)).hold == "r-1"
 
 
-@pytest.mark.parametrize(("status", "shown"), [(500, 502), (503, 503), (404, 502), (302, 502), (429, 503)])
-def test_what_envoy_may_try_again_keeps_its_hold(status: int, shown: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "as_status"), [(500, 502), (503, 503), (404, 502), (302, 502), (429, 503)]
+)
+def test_what_envoy_may_try_again_keeps_its_hold(status: int, as_status: int) -> None:
     for events in (
         [answer_headers(status, "text/plain"), chunk(b"x", end=True)],
         [answer_headers(status, end=True)],
     ):
         _, effects = tap_after(*events)
-        assert only(ReplyNow, tuple(effects)).status == shown
+        assert shown(effects)[0] == str(as_status)
         assert none(Void, tuple(effects))
         assert none(Settle, tuple(effects))
 
@@ -286,4 +298,4 @@ def test_a_record_that_is_none_passes(fields: dict[str, object]) -> None:
 def test_a_status_that_is_no_number_is_a_bad_gateway() -> None:
     opening = answer_headers(end=True)
     _, effects = tap_after(replace(opening, headers={":status": "²00"}))
-    assert only(ReplyNow, tuple(effects)).status == 502
+    assert shown(effects)[0] == "502"

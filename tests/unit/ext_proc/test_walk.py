@@ -23,7 +23,7 @@ from tests.unit.ext_proc.asked import (
     granted,
     headers,
 )
-from tests.unit.ext_proc.engine_answers import WHOLE
+from tests.unit.ext_proc.engine_answers import FRAME, WHOLE
 
 _, HOLD = admitted()
 EVENTS: list[Event] = [
@@ -49,6 +49,7 @@ ROADS_TO: dict[Any, list[Event]] = {
     TapStage.BODY: [answer_headers(), OpeningOverdue()],
     TapStage.REFUSAL: [answer_headers(400)],
     TapStage.REFUSAL_BODY: [answer_headers(400), OpeningOverdue()],
+    TapStage.FAILED: [answer_headers(), chunk(FRAME)],
     TapStage.PASSING: [replace(answer_headers(), record=None)],
     TapStage.ENDED: [answer_headers(), chunk(WHOLE)],
     TapStage.CLOSED: [GONE],
