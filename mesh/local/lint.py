@@ -13,6 +13,8 @@ from ext_authz.policy import load_auth_policy
 from gateway.budget.policy import load_budget_policy
 from gateway.config.document import PolicyError, Problem
 from gateway.models.catalogue import load_catalogue
+from mesh.kustomize import build
+from mesh.lint import lint as lint_resources
 from mesh.local.engine import TwinEngine
 from mesh.local.layout import BASE, Layout, layout_of, prepare
 from mesh.local.policy import PolicyFollower, compiled_for, programs
@@ -61,20 +63,20 @@ def _own_policy_problems(policy: Path, mesh: Path) -> list[Problem]:
 
 
 def lint(mesh: Path) -> int:
-    """0 when the policy in ``mesh`` compiles, this Envoy takes it and each process can read its file.
-
-    Prints warnings. Raises PolicyError with the problems, Refusal.
-    """
+    """0 when the policy in ``mesh`` compiles, Istio's schemas and this Envoy take it and each process can
+    read its own file. Prints warnings. Raises PolicyError with every problem, Refusal."""
     with tempfile.TemporaryDirectory(prefix="tidegate-lint-") as directory:
         region = _trial(layout_of(Path(directory)), 8080)
         prepare(region.layout)
+        problems = list(lint_resources(build(mesh), region.envoy))
         compiled, _ = compiled_for(region, mesh)
         PolicyFollower(region, mesh).write()
-        if problems := _own_policy_problems(region.layout.policy, mesh):
-            raise PolicyError(problems)
+        problems += _own_policy_problems(region.layout.policy, mesh)
+    if problems:
+        raise PolicyError(problems)
     for warning in compiled.diagnostics:
         print(f"warning: {warning}")
-    print(f"{mesh}: compiles, Envoy accepts it, every process can read its policy")
+    print(f"{mesh}: compiles; Istio's schemas, Envoy and every process take it")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ext_authz.settings import AuthzSettings
-from ext_proc.settings import ExtProcSettings
+from ext_proc.settings import ProcSettings
 from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
 from gateway.config.environment import load
@@ -41,8 +41,8 @@ def named(engine: Engine) -> Mapping[str, Part]:
 SETTINGS: list[tuple[str, type[Any]]] = [
     ("ext-authz-0", AuthzSettings),
     ("ext-authz-1", AuthzSettings),
-    ("ext-proc-0", ExtProcSettings),
-    ("ext-proc-1", ExtProcSettings),
+    ("ext-proc-0", ProcSettings),
+    ("ext-proc-1", ProcSettings),
     ("bookkeeper", BookkeeperSettings),
     ("api", ApiSettings),
 ]
