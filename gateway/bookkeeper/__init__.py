@@ -1,1 +1,1 @@
-"""The process beside the path: outbox to segments, expiry, access log."""
+"""The bookkeeper: beside the request path, keeps the ledger's time, the books and the second witness."""

@@ -1,0 +1,151 @@
+"""The second witness: what a finished request, as Envoy's access log tells it, means for books and holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.contract.admission import AdmissionRecord
+from gateway.contract.clock import Clock
+from gateway.contract.ids import HoldId, OrgId, RegionName
+from gateway.contract.units import UnixMillis
+from gateway.events.event import Event, EventType
+
+TEXT_CHARS_MAX: Final = 256
+"""Of a path or another text that a caller without credential can choose."""
+ANONYMOUS_RATE: Final = 20
+"""Entries a second that are recorded of callers without principal, with a minute's worth at once: anybody
+can send such requests, and nobody may fill the disk of the books with them."""
+_ANONYMOUS_BURST: Final = 60 * ANONYMOUS_RATE
+CLIENT_GONE: Final = frozenset({"DC", "DR"})
+"""Envoy's flags for a downstream connection or stream that ended from outside."""
+VOID_REASON: Final = "access_log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessEntry:
+    """One finished downstream request. Durations and stamps as Envoy measured them; -1 for what never
+    happened."""
+
+    request_id: str
+    start_us: int
+    """Unix time."""
+    duration_ms: int
+    first_byte_ms: int
+    """Until the first byte of the answer came from upstream."""
+    method: str
+    path: str
+    """Without query: it can carry what is nobody's business."""
+    code: int
+    """0 when no answer was begun."""
+    details: str
+    flags: tuple[str, ...]
+    """Envoy's short names, sorted."""
+    upstream_host: str
+    cluster: str
+    route: str
+    attempts: int
+    bytes_received: int
+    bytes_sent: int
+    org: str
+    """Of the admission record, else of the Principal, else empty."""
+    key: str
+    record: AdmissionRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Void:
+    """Nothing was delivered: release the hold."""
+
+    org: OrgId
+    hold: HoldId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleUnknown:
+    """An engine had it and nobody saw what it produced: charge the whole hold, flagged."""
+
+    org: OrgId
+    hold: HoldId
+
+
+Resolution = Void | SettleUnknown
+
+
+def resolution_of(entry: AccessEntry) -> Resolution | None:
+    """What the entry says of the request's hold; None where the tap's word, or expiry's, counts.
+
+    A 2xx is the tap's: it may be settling just now. The first resolution wins, so none of these can
+    harm a settled hold.
+    """
+    record = entry.record
+    if record is None or not record.hold:
+        return None
+    if entry.code >= 400:
+        return Void(org=record.org, hold=record.hold)
+    gone = entry.code == 0 or not CLIENT_GONE.isdisjoint(entry.flags)
+    if not gone or 200 <= entry.code < 300:
+        return None
+    if entry.upstream_host:
+        return SettleUnknown(org=record.org, hold=record.hold)
+    return Void(org=record.org, hold=record.hold)
+
+
+def event_of(entry: AccessEntry, region: RegionName) -> Event:
+    """The entry as an event: no header, no query, no address of the client."""
+    record = entry.record
+    context = {
+        "method": entry.method,
+        "path": entry.path[:TEXT_CHARS_MAX],
+        "flags": ",".join(entry.flags),
+        "upstream": entry.upstream_host,
+        "cluster": entry.cluster,
+        "route": entry.route,
+        "bytes_received": str(entry.bytes_received),
+        "bytes_sent": str(entry.bytes_sent),
+        "duration_ms": str(entry.duration_ms),
+        "first_byte_ms": str(entry.first_byte_ms) if entry.first_byte_ms >= 0 else "",
+        "key": entry.key,
+    }
+    if record is not None:
+        context |= {
+            "decision": record.decision.value,
+            "endpoint": record.endpoint,
+            "model": record.model,
+            "revision": record.revision,
+            "cache": record.cache.value,
+        }
+    return Event(
+        id=f"access/{entry.request_id[:TEXT_CHARS_MAX]}/{entry.start_us}",
+        type=EventType.ACCESS,
+        at_ms=UnixMillis(entry.start_us // 1000 + max(0, entry.duration_ms)),
+        region=region,
+        org=entry.org,
+        request_id=entry.request_id[:TEXT_CHARS_MAX],
+        hold=record.hold if record else "",
+        attempt=str(entry.attempts) if entry.attempts else "",
+        policy_version=str(record.policy_version) if record and record.policy_version else "",
+        verdict=str(entry.code),
+        reason=entry.details[:TEXT_CHARS_MAX],
+        context={name: text for name, text in context.items() if text},
+    )
+
+
+class AnonymousAllowance:
+    """A token bucket for entries without principal."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Full."""
+        self._clock = clock
+        self._left = float(_ANONYMOUS_BURST)
+        self._at_s = clock.monotonic_s()
+
+    def take(self) -> bool:
+        """Whether one more may be recorded now."""
+        now = self._clock.monotonic_s()
+        self._left = min(_ANONYMOUS_BURST, self._left + (now - self._at_s) * ANONYMOUS_RATE)
+        self._at_s = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,89 @@
+"""Composition root of the bookkeeper: ``python -m gateway.bookkeeper.main``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.bookkeeper.heartbeat import Heartbeat
+from gateway.bookkeeper.inbox import Inbox
+from gateway.bookkeeper.keeping import Keeping
+from gateway.bookkeeper.reception import Reception
+from gateway.bookkeeper.resolving import Resolving
+from gateway.bookkeeper.settings import BookkeeperSettings
+from gateway.bookkeeper.witness import Witness
+from gateway.budget.redis_connection import connect
+from gateway.budget.redis_ledger import DEADLINE, RedisLedger
+from gateway.budget.redis_outbox import RedisOutbox
+from gateway.config.environment import BadSetting, effective, load
+from gateway.contract.clock import SystemClock
+from gateway.contract.ids import RegionName, is_identifier
+from gateway.sidecar import wire
+from gateway.sidecar.health import HealthBoard
+from gateway.sidecar.server import run, serve
+from gateway.telemetry.log import logger, set_level
+
+DRAIN_S: Final = 0.5
+"""Envoy's access log streams never end by themselves; this is twice its flush interval."""
+
+log = logger("bookkeeper")
+
+
+def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger, RedisOutbox]:
+    if not is_identifier(settings.region):
+        raise BadSetting(f"TIDEGATE_REGION: must match [a-z0-9][a-z0-9_-]{{0,62}}, got {settings.region!r}")
+    try:
+        ledger = RedisLedger(connect(settings.ledger_url, timeout=DEADLINE), clock=witness)
+        return ledger, RedisOutbox.connect(settings.ledger_url)
+    except ValueError as error:
+        raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None
+
+
+async def main() -> None:
+    """Serve until SIGTERM or SIGINT, then write down what has come. Raises BadSetting."""
+    settings = load(BookkeeperSettings)
+    set_level(settings.log_level)
+    log.info("bookkeeper.start", **effective(settings))
+    clock, region, stop, inbox = SystemClock(), RegionName(settings.region), asyncio.Event(), Inbox()
+    witness = Witness(clock)
+    ledger, outbox = _stores(settings, witness)
+    heartbeat = Heartbeat(ledger, outbox, witness, log)
+    keeping = Keeping(
+        ledger,
+        outbox,
+        lambda: heartbeat.orgs,
+        inbox,
+        directory=settings.books_dir,
+        region=region,
+        clock=clock,
+        log=log,
+    )
+    resolving = Resolving(ledger, log)
+    reception = Reception(inbox, resolving, region, clock)
+    health = HealthBoard()
+    # Closed books or a silent ledger want an operator. Envoy still sends its access log (one endpoint:
+    # panic mode), and the queues keep it for when they are back.
+    health.register("books", keeping.answers)
+    health.register("ledger", heartbeat.answers)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(heartbeat.run(keeping.founded, stop))
+        tasks.create_task(resolving.run(stop))
+        kept = tasks.create_task(keeping.run(stop))
+        try:
+            await serve(
+                settings.listen,
+                {},
+                {wire.STREAM_ACCESS_LOGS: reception.stream},
+                health,
+                drain_s=DRAIN_S,
+                log=log,
+            )
+        finally:
+            stop.set()
+        await kept
+    await ledger.aclose()
+    await outbox.aclose()
+
+
+if __name__ == "__main__":
+    run(main)
