@@ -1,0 +1,224 @@
+"""Two real workers with a real ledger and a real cache, spoken to as Envoy does: admit on one, tap on the
+other, since nothing may be shared but the admission record."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import orjson
+import pytest
+import redis.asyncio
+
+from gateway.budget.redis_ledger import RedisLedger
+from gateway.contract.admission import AdmissionRecord, CacheStatus
+from gateway.contract.ids import HoldId, OrgId
+from tests.harness.valkey import StoreProcess, cache_store, ledger_store
+from tests.integration.ext_proc.worker import (
+    EOF,
+    Worker,
+    admit,
+    request_headers,
+    response_body,
+    response_headers,
+    stream,
+    write_policy,
+)
+from tests.unit.ext_proc.asked import RULES
+from tests.unit.ext_proc.engine_answers import WHOLE, words
+from tests.unit.ext_proc.test_server import CALLER
+
+ACME = OrgId("acme")
+
+
+class Site:
+    """Stores, workers, and the books."""
+
+    def __init__(self, directory: Path, ledger: StoreProcess, cache: StoreProcess) -> None:
+        self.directory = directory
+        self.ledger_store = ledger
+        self.cache_store = cache
+        self.first, self.second = self.worker("a"), self.worker("b")
+        self.ledger = RedisLedger.connect(ledger.url)
+
+    def worker(self, name: str) -> Worker:
+        return Worker(self.directory, name, ledger_url=self.ledger_store.url, cache_url=self.cache_store.url)
+
+    async def start(self) -> None:
+        await self.ledger.found_epoch(fresh=True)
+        await asyncio.gather(self.first.ready(), self.second.ready())
+        await self.ledger.aclose()
+
+    async def counts(self) -> tuple[int, int]:
+        """Used and held of the org's month."""
+        standings = await self.ledger.standing(ACME, RULES.budgets.accounts_for(CALLER))
+        return standings[1].used, standings[1].held
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Site]:
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-proc-") as directory,
+        ledger_store() as ledger,
+        cache_store() as cache,
+    ):
+        write_policy(Path(directory))
+        made = Site(Path(directory), ledger, cache)
+        try:
+            asyncio.run(made.start())
+            yield made
+        finally:
+            made.first.kill()
+            made.second.kill()
+
+
+@pytest.fixture
+async def site(running: Site) -> AsyncIterator[Site]:
+    running.ledger = RedisLedger.connect(running.ledger_store.url)
+    yield running
+    await running.ledger.aclose()
+
+
+async def until(ask: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await ask():  # noqa: ASYNC110  # the ledger is another process and tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_admitted_by_one_worker_settled_by_the_other_and_then_repeated(site: Site) -> None:
+    used, held = await site.counts()
+    decision = await admit(site.first, "r-crossed", stream=True)
+    record = AdmissionRecord.from_fields(
+        {
+            name: value.string_value
+            for name, value in decision.dynamic_metadata.fields["tidegate.admit"].struct_value.fields.items()
+        }
+    )
+    assert record.cache is CacheStatus.MISS
+    assert await site.counts() == (used, held + record.amount)
+    async with stream(site.second, "tap") as answer:
+        await answer.send(response_headers(decision))
+        await answer.send(response_body(WHOLE))
+        assert (await answer.read()).WhichOneof("response") == "response_headers"
+        forwarded = (await answer.read()).response_body.response.body_mutation.body
+        assert forwarded.endswith(b"data: [DONE]\n\n")
+        assert await site.counts() == (used + 18, held), "settled before [DONE] was released"
+        await answer.ask(response_body(b"", end=True))
+        assert await answer.read() is EOF
+    await until(lambda: stored(site))
+    for worker in (site.first, site.second):
+        hit = (await admit(worker, "r-hit")).immediate_response
+        assert hit.status.code == 200
+        assert orjson.loads(hit.body)["choices"][0]["message"]["content"] == "hello"
+    assert await site.counts() == (used + 18, held), "a hit costs nothing"
+
+
+async def stored(site: Site) -> bool:
+    """Whether the cache has an entry beside the org's epoch."""
+    client = redis.asyncio.from_url(site.cache_store.url)
+    try:
+        return bool(await client.dbsize() > 1)
+    finally:
+        await client.aclose()
+
+
+async def test_a_client_that_leaves_in_mid_stream_pays_what_was_seen(site: Site) -> None:
+    used, held = await site.counts()
+    decision = await admit(site.first, "r-left", temperature=1, stream=True)
+    async with stream(site.second, "tap") as answer:
+        await answer.send(response_headers(decision))
+        await answer.send(response_body(words("a", "b")))
+        await answer.read()
+        await answer.read()
+    await until(lambda: is_at(site, used + 18, held))
+
+
+async def is_at(site: Site, used: int, held: int) -> bool:
+    return await site.counts() == (used, held)
+
+
+async def test_a_peer_that_ends_before_the_decision_meets_an_error(site: Site) -> None:
+    async with stream(site.first, "admit") as asked:
+        await asked.ask(request_headers("r-half"))
+        await asked.call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await asked.read()
+        assert await asked.call.code() is grpc.StatusCode.INTERNAL
+
+
+async def test_a_frozen_ledger_closes_in_time_and_leaves_nothing_held(site: Site) -> None:
+    used, held = await site.counts()
+    site.ledger_store.freeze()
+    try:
+        async with asyncio.timeout(2):
+            reply = (await admit(site.first, "r-frozen", temperature=1)).immediate_response
+    finally:
+        site.ledger_store.thaw()
+    assert reply.status.code == 503
+    assert orjson.loads(reply.body)["error"]["code"] == "budget_unavailable"
+    await until(lambda: is_at(site, used, held))
+
+
+async def test_a_dead_cache_is_a_miss(site: Site) -> None:
+    site.cache_store.kill()
+    try:
+        decision = await admit(site.first, "r-uncached")
+    finally:
+        site.cache_store.start()
+    assert decision.WhichOneof("response") == "request_body"
+    async with stream(site.second, "tap") as answer:
+        await answer.send(response_headers(decision, 400, "application/json"))
+        await answer.send(response_body(b'{"object":"error","message":"no","code":400}', end=True))
+        written = (await answer.read()).response_headers.response.header_mutation.set_headers
+        assert {option.header.key: option.header.raw_value for option in written}[":status"] == b"400"
+        assert b"invalid_request_error" in (await answer.read()).response_body.response.body_mutation.body
+        assert await answer.read() is EOF
+
+
+async def test_a_budget_is_never_overspent_whichever_worker_is_asked(site: Site) -> None:
+    decisions = await asyncio.gather(
+        *(
+            admit((site.first, site.second)[number % 2], f"r-many-{number}", temperature=1, max_tokens=600)
+            for number in range(40)
+        )
+    )
+    refused = [reply for reply in decisions if reply.HasField("immediate_response")]
+    assert {reply.immediate_response.status.code for reply in refused} == {429}
+    used, held = await site.counts()
+    assert used + held <= 10_000
+    assert held > 9_000
+    for number in range(40):
+        await site.ledger.void(ACME, HoldId(f"r-many-{number}"), reason="test")
+
+
+async def test_a_killed_tap_leaves_the_hold_to_the_sweep_and_a_stopped_one_settles(site: Site) -> None:
+    used, held = await site.counts()
+    workers = site.worker("killed"), site.worker("stopped")
+    try:
+        await asyncio.gather(*(worker.ready() for worker in workers))
+        for number, worker in enumerate(workers):
+            decision = await admit(site.first, f"r-end-{number}", temperature=1, stream=True, max_tokens=50)
+            async with stream(worker, "tap") as answer:
+                await answer.send(response_headers(decision))
+                await answer.ask(response_body(words("a")))
+                await answer.read()
+                if number == 0:
+                    worker.kill()
+                    continue
+                worker.process.send_signal(signal.SIGTERM)
+                await answer.ask(response_body(WHOLE[len(words("hel", "lo")) :]))
+                await answer.ask(response_body(b"", end=True))
+        assert await asyncio.to_thread(workers[1].process.wait, 30) == 0, workers[1].log()
+    finally:
+        for worker in workers:
+            worker.kill()
+    after = await site.counts()
+    assert after[0] == used + 18
+    assert after[1] > held
+    await site.ledger.void(ACME, HoldId("r-end-0"), reason="test")
+    assert await site.counts() == (used + 18, held)

@@ -1,0 +1,368 @@
+"""The loop: whatever ends a stream, what it owes is paid; nothing undecided ends well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from ext_proc.background import Background
+from ext_proc.cache.memory_store import MemoryStore
+from ext_proc.cache.store import CacheUnavailable, Lookup
+from ext_proc.effects import Performer
+from ext_proc.notes import QUEUE_MAX, Notes
+from ext_proc.phases import tap
+from ext_proc.phases.admit import Admit
+from ext_proc.phases.tap import Tap
+from ext_proc.server import ExtProc, Inbox, Undecided, UnknownRole
+from ext_proc.vocabulary import Note
+from gateway.budget.ledger import Granted, HoldRequest, Refused, Resolved
+from gateway.budget.memory_ledger import MemoryLedger
+from gateway.contract.clock import SystemClock
+from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.ids import HoldId, OrgId
+from gateway.contract.principal import Principal
+from gateway.contract.units import Tokens
+from gateway.sidecar import wire
+from gateway.telemetry.log import EventLog
+from tests.unit.ext_proc.asked import HEADERS, PRINCIPAL, RULES, SAY, body, record
+from tests.unit.ext_proc.engine_answers import DONE, FINISH, WHOLE, event, usage, words
+
+ACME = OrgId("acme")
+CALLER = Principal.from_fields(PRINCIPAL)
+
+
+class SlowLedger(MemoryLedger):
+    """Each verb waits for ``go``; ``broken`` verbs raise instead, so often as told."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.go = asyncio.Event()
+        self.go.set()
+        self.asked = asyncio.Event()
+        self.broken: dict[str, int] = {}
+
+    async def _gate(self, verb: str) -> None:
+        self.asked.set()
+        await self.go.wait()
+        if self.broken.get(verb, 0) > 0:
+            self.broken[verb] -= 1
+            raise LedgerUnavailable("broken by the test")
+
+    async def reserve(self, request: HoldRequest) -> Granted | Refused:
+        await self._gate("reserve")
+        return await super().reserve(request)
+
+    async def settle(
+        self,
+        org: OrgId,
+        hold: HoldId,
+        used: Tokens,
+        *,
+        unknown: bool = False,
+        detail: Mapping[str, str] | None = None,
+    ) -> Resolved:
+        await self._gate("settle")
+        return await super().settle(org, hold, used, unknown=unknown, detail=detail)
+
+    async def void(self, org: OrgId, hold: HoldId, *, reason: str) -> Resolved:
+        await self._gate("void")
+        return await super().void(org, hold, reason=reason)
+
+    async def note(self, org: OrgId, kind: str, context: Mapping[str, str]) -> None:
+        await self._gate("note")
+        await super().note(org, kind, context)
+
+    async def counts(self) -> tuple[int, int]:
+        """Used and held of the org's minute."""
+        standing = (await self.standing(ACME, RULES.budgets.accounts_for(CALLER)))[0]
+        return standing.used, standing.held
+
+    def kinds(self) -> list[str]:
+        return [entry["type"] for entry in self.outbox]
+
+
+class Filters:
+    """Everything of a worker but the transport."""
+
+    def __init__(self) -> None:
+        log, clock = EventLog("test"), SystemClock()
+        self.ledger = SlowLedger()
+        self.cache = MemoryStore(clock)
+        self.background = Background(log)
+        self.notes = Notes(self.ledger, self.background, log)
+        self.performer = Performer(
+            self.ledger, self.cache, clock, background=self.background, notes=self.notes, log=log
+        )
+        self.filters = ExtProc(
+            {"admit": lambda: Admit(RULES), "tap": lambda: Tap(keeps_headers=True)},
+            self.performer,
+            self.background,
+            clock,
+        )
+
+    async def say(self, role: str, *messages: bytes) -> list[Any]:
+        """The replies to ``messages``, after which the peer ends its side."""
+        replies = self.filters.process({"tidegate-filter": role}, given(*messages))
+        return [wire.ProcessingResponse.FromString(reply) async for reply in replies]
+
+    async def hold(self) -> None:
+        """As if admit had let r-1 pass."""
+        found = await self.say("admit", request_headers(), request_body(temperature=1))
+        assert found[1].WhichOneof("response") == "request_body"
+
+
+@pytest.fixture
+def filters() -> Filters:
+    return Filters()
+
+
+async def given(*messages: bytes) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
+
+
+def request_headers(**changed: str) -> bytes:
+    metadata = wire.Metadata()
+    metadata.filter_metadata["envoy.filters.http.ext_authz"].update({"principal": PRINCIPAL})
+    pairs = [
+        wire.HeaderValue(key=name, raw_value=value.encode()) for name, value in {**HEADERS, **changed}.items()
+    ]
+    headers = wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs))
+    return bytes(
+        wire.ProcessingRequest(request_headers=headers, metadata_context=metadata).SerializeToString()
+    )
+
+
+def request_body(**changed: Any) -> bytes:
+    data = body({**SAY, **changed}).body
+    return bytes(wire.ProcessingRequest(request_body=wire.HttpBody(body=data)).SerializeToString())
+
+
+def response_headers(status: int = 200, kind: str = "text/event-stream") -> bytes:
+    metadata = wire.Metadata()
+    metadata.filter_metadata["tidegate.admit"].update(record().to_fields())
+    pairs = [
+        wire.HeaderValue(key=":status", raw_value=str(status).encode()),
+        wire.HeaderValue(key="content-type", raw_value=kind.encode()),
+    ]
+    headers = wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs))
+    return bytes(
+        wire.ProcessingRequest(response_headers=headers, metadata_context=metadata).SerializeToString()
+    )
+
+
+def response_body(data: bytes, *, end: bool = False) -> bytes:
+    part = wire.HttpBody(body=data, end_of_stream=end)
+    return bytes(wire.ProcessingRequest(response_body=part).SerializeToString())
+
+
+async def test_admit_and_tap_in_two_streams(filters: Filters) -> None:
+    await filters.hold()
+    assert (await filters.ledger.counts())[1] > 0
+    replies = await filters.say("tap", response_headers(), response_body(WHOLE, end=True))
+    assert [reply.WhichOneof("response") for reply in replies] == ["response_headers", "response_body"]
+    assert await filters.ledger.counts() == (18, 0)
+    await filters.background.drain(1)
+    assert (await filters.cache.get(ACME, "k" * 64)).epoch == "0"
+
+
+async def test_no_decision_no_clean_end(filters: Filters) -> None:
+    for messages in ([], [request_headers()]):
+        with pytest.raises(Undecided):
+            await filters.say("admit", *messages)
+    with pytest.raises(UnknownRole):
+        await filters.say("other", request_headers())
+
+
+async def test_a_peer_that_goes_while_the_ledger_works_holds_nothing(filters: Filters) -> None:
+    filters.ledger.go.clear()
+    task = asyncio.create_task(filters.say("admit", request_headers(), request_body(temperature=1)))
+    await filters.ledger.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    filters.ledger.go.set()
+    assert await filters.background.drain(1) == 0
+    assert filters.ledger.kinds() == ["hold.granted", "hold.voided"]
+    assert await filters.ledger.counts() == (0, 0)
+
+
+async def test_a_settle_outlives_its_stream(filters: Filters) -> None:
+    await filters.hold()
+    filters.ledger.go.clear()
+    filters.ledger.asked.clear()
+    task = asyncio.create_task(filters.say("tap", response_headers(), response_body(WHOLE, end=True)))
+    await filters.ledger.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    filters.ledger.go.set()
+    await filters.background.drain(1)
+    assert filters.ledger.kinds() == ["hold.granted", "hold.settled"]
+    assert await filters.ledger.counts() == (18, 0)
+
+
+async def test_a_closed_generator_settles_what_was_seen(filters: Filters) -> None:
+    await filters.hold()
+    messages = given(response_headers(), response_body(words("a", "b")), response_body(FINISH))
+    replies = filters.filters.process({"tidegate-filter": "tap"}, messages)
+    await anext(replies)
+    await replies.aclose()  # type: ignore[attr-defined]  # an async generator, as the transport knows
+    await filters.background.drain(1)
+    assert await filters.ledger.counts() == (18, 0)
+
+
+async def test_a_peer_that_ends_without_the_answers_end_is_a_cut(filters: Filters) -> None:
+    await filters.hold()
+    await filters.say("tap", response_headers(), response_body(words("a")))
+    await filters.background.drain(1)
+    assert await filters.ledger.counts() == (16, 0)
+    assert filters.ledger.outbox[-1]["d.ended"] == "cut"
+
+
+async def test_a_settle_is_tried_again_and_the_answer_goes_on(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ext_proc.effects.RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    await filters.hold()
+    filters.ledger.broken["settle"] = 3
+    replies = await filters.say("tap", response_headers(), response_body(WHOLE, end=True))
+    assert len(replies) == 2
+    await filters.background.drain(1)
+    assert await filters.ledger.counts() == (18, 0)
+
+
+async def test_a_settle_that_never_works_is_given_up_and_counted(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ext_proc.effects.RETRY_AFTER_S", (0.0,))
+    await filters.hold()
+    filters.ledger.broken["settle"] = 99
+    await filters.say("tap", response_headers(), response_body(WHOLE, end=True))
+    assert await filters.background.drain(1) == 0
+    assert (await filters.ledger.counts())[1] > 0, "left to the sweep"
+
+
+async def test_a_silent_ledger_is_a_503_and_releases_what_it_may_have_held(filters: Filters) -> None:
+    filters.ledger.broken["reserve"] = 1
+    _, reply = await filters.say("admit", request_headers(), request_body(temperature=1))
+    assert reply.immediate_response.status.code == 503
+    await filters.background.drain(1)
+    assert filters.ledger.kinds() == []
+
+
+async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> None:
+    _, first = await filters.say("admit", request_headers(), request_body(stream=True))
+    fields = first.dynamic_metadata.fields["tidegate.admit"].struct_value
+    opening = wire.ProcessingRequest.FromString(response_headers())
+    opening.metadata_context.filter_metadata["tidegate.admit"].CopyFrom(fields)
+    await filters.say("tap", opening.SerializeToString(), response_body(WHOLE, end=True))
+    await filters.background.drain(1)
+    _, hit = await filters.say("admit", request_headers(**{"x-request-id": "r-2"}), request_body())
+    assert hit.immediate_response.status.code == 200
+    assert b"hello" in hit.immediate_response.body
+    assert await filters.ledger.counts() == (18, 0)
+
+
+async def test_a_broken_cache_is_a_miss(filters: Filters, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_org: OrgId, _key: str) -> Lookup:
+        raise CacheUnavailable("x")
+
+    monkeypatch.setattr(filters.cache, "get", broken)
+    _, reply = await filters.say("admit", request_headers(), request_body())
+    assert reply.WhichOneof("response") == "request_body"
+
+
+async def test_an_answer_the_cache_does_not_take_harms_nobody(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> bool:
+        raise CacheUnavailable("x")
+
+    await filters.hold()
+    monkeypatch.setattr(filters.cache, "put", broken)
+    assert len(await filters.say("tap", response_headers(), response_body(WHOLE, end=True))) == 2
+    assert await filters.background.drain(1) == 0
+
+
+async def test_headers_go_on_when_the_first_bytes_are_late(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tap, "OPENING_S", 0.01)
+    more = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield response_headers()
+        yield response_body(b"data: ")  # a piece of an event must not stop the clock
+        await more.wait()
+        yield response_body(words("a")[6:] + event(None, usage(14, 2)) + DONE, end=True)
+
+    await filters.hold()
+    replies = filters.filters.process({"tidegate-filter": "tap"}, slowly())
+    async with asyncio.timeout(5):
+        kinds = [wire.ProcessingResponse.FromString(await anext(replies)) for _ in range(2)]
+        assert [kind.WhichOneof("response") for kind in kinds] == ["response_headers", "response_body"]
+        more.set()
+        assert [reply async for reply in replies]
+    assert await filters.ledger.counts() == (16, 0)
+
+
+async def test_a_bounded_wait_loses_no_message() -> None:
+    more = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"1"
+        await more.wait()
+        yield b"2"
+
+    inbox = Inbox(slowly())
+    assert await inbox.next(1.0) == b"1"
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await inbox.next(0.0)
+    more.set()
+    assert await inbox.next(None) == b"2"
+    assert await inbox.next(None) is None
+    inbox.close()
+
+
+async def test_notes_are_written_behind_the_request_and_never_hold_it_up(filters: Filters) -> None:
+    note = Note(org=ACME, kind="cache.hit", context={"request_id": "r"})
+    for _ in range(QUEUE_MAX + 5):
+        filters.notes.add(note)
+    filters.ledger.broken["note"] = 2
+    writing = asyncio.create_task(filters.notes.run())
+    async with asyncio.timeout(10):
+        await filters.notes.close()
+        await writing
+    assert len(filters.ledger.outbox) == QUEUE_MAX - 2
+
+
+async def test_background_is_bounded_and_tells_of_failures(
+    filters: Filters, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> None:
+        raise KeyError("a prompt")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    assert filters.background.offer("fail", fail)
+    assert filters.background.offer("hang", hang)
+    assert not filters.background.offer("more", hang, most=1)
+    assert await filters.background.drain(0.01) == 1
+    assert len(filters.background) == 0
+    assert "background.failed" in capsys.readouterr().out
+
+
+async def test_an_overdraft_is_logged(filters: Filters, capsys: pytest.CaptureFixture[str]) -> None:
+    _, reply = await filters.say("admit", request_headers(), request_body(temperature=1, max_tokens=1))
+    assert reply.WhichOneof("response") == "request_body"
+    await filters.say(
+        "tap", response_headers(), response_body(words("a") + event(None, usage(14, 500)) + DONE)
+    )
+    await filters.background.drain(1)
+    assert "hold.overdraft" in capsys.readouterr().out
