@@ -164,6 +164,7 @@ def _add_ledger_and_mesh(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="example: tidegate ledger verify",
     )
     _state_option(verify)
+    verify.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     verify.set_defaults(run=_ledger_verify)
     mesh = commands.add_parser("mesh", help="check or compile the policy")
     verbs = mesh.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
@@ -295,7 +296,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _ledger_verify(arguments: argparse.Namespace) -> int:
     from mesh.local.books import verify_books
 
-    return verify_books(_layout(arguments))
+    return verify_books(_layout(arguments), SystemClock(), as_json=arguments.json)
 
 
 def _mesh_lint(arguments: argparse.Namespace) -> int:
