@@ -8,19 +8,15 @@ from typing import Any
 import orjson
 import pytest
 
-from ext_proc.cache.policy import Place
-from ext_proc.cache.store import CachedAnswer, Lookup
 from ext_proc.phases.admit import Admit, AdmitStage
 from ext_proc.phases.plan import BYTES_PER_TOKEN_MAX
 from ext_proc.vocabulary import (
-    AskCache,
     CacheAnswered,
     Continue,
     Effect,
     HoldAnswered,
     Note,
     ObserveAdmission,
-    ObserveLookup,
     Phase,
     ReplyNow,
     Reserve,
@@ -46,7 +42,6 @@ from tests.unit.ext_proc.asked import (
     only,
     shown_error,
 )
-from tests.unit.ext_proc.engine_answers import completion
 
 
 def written(reply: Continue | ReplyNow) -> AdmissionRecord:
@@ -325,94 +320,6 @@ def test_a_grant_that_cannot_be_written_is_released(monkeypatch: pytest.MonkeyPa
         machine.receive(granted(request))
     assert not machine.decided
     assert only(Void, machine.receive(GONE)).hold == request.hold
-
-
-# --- the cache ---
-
-
-def looked_up(machine: Admit, stored: bytes | None, *, age_s: int = 7) -> tuple[Effect, ...]:
-    answer = None if stored is None else CachedAnswer(body=stored, stored_at=UnixMillis(NOW - age_s * 1000))
-    return machine.receive(CacheAnswered(lookup=Lookup(answer=answer, epoch="e1"), at_ms=NOW))
-
-
-def asking(cache_control: str = "", **changed: Any) -> tuple[Admit, tuple[Effect, ...]]:
-    machine = Admit(RULES)
-    machine.receive(headers(cache_control=cache_control))
-    return machine, machine.receive(body(**changed))
-
-
-def test_a_json_hit_costs_nothing() -> None:
-    machine, effects = asking()
-    assert only(AskCache, effects).org == "acme"
-    effects = looked_up(machine, completion())
-    reply = only(ReplyNow, effects)
-    assert reply.status == 200
-    assert orjson.loads(reply.body)["choices"][0]["message"]["content"] == "hi"
-    assert orjson.loads(reply.body)["id"] == "r-1"
-    assert (reply.headers["x-tidegate-cache"], reply.headers["age"]) == ("hit", "7")
-    assert none(Reserve, effects)
-    assert only(Note, effects).kind == "cache.hit"
-    assert (written(reply).decision, written(reply).hold) == (Verdict.ANSWERED, "")
-
-
-def test_a_stream_hit_is_a_stream() -> None:
-    machine, _ = asking(stream=True)
-    reply = only(ReplyNow, looked_up(machine, completion()))
-    assert reply.headers["content-type"].startswith("text/event-stream")
-    assert reply.body.endswith(b"data: [DONE]\n\n")
-    assert b'"usage"' not in reply.body
-
-
-def test_json_and_stream_share_an_entry() -> None:
-    _, plain = asking()
-    _, stream = asking(stream=True, stream_options={"include_usage": True}, user="u", metadata={"a": "b"})
-    assert only(AskCache, plain).key == only(AskCache, stream).key
-
-
-@pytest.mark.parametrize("stored", [None, b"", b"not json", b"[]"])
-def test_a_miss_is_told_where_its_answer_belongs(stored: bytes | None) -> None:
-    machine, asked = asking()
-    effects = looked_up(machine, stored)
-    assert only(ObserveLookup, effects).result == "miss"
-    reply = only(Continue, machine.receive(granted(only(Reserve, effects).request)))
-    assert written(reply).cache is CacheStatus.MISS
-    assert Place.from_text(written(reply).cache_key) == Place(
-        key=only(AskCache, asked).key, epoch="e1", ttl_seconds=3600
-    )
-
-
-def test_a_broken_cache_is_a_miss_that_stores_nothing() -> None:
-    machine, _ = asking()
-    effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW))
-    assert only(ObserveLookup, effects).result == "unavailable"
-    reply = only(Continue, machine.receive(granted(only(Reserve, effects).request)))
-    assert written(reply).cache_key == ""
-
-
-def test_cache_control() -> None:
-    machine, effects = asking("no-store")
-    assert none(AskCache, effects)
-    machine, effects = asking("No-Cache")
-    effects = looked_up(machine, completion())
-    reply = only(Continue, machine.receive(granted(only(Reserve, effects).request)))
-    assert written(reply).cache is CacheStatus.BYPASS
-    assert written(reply).cache_key
-    for directive, hit in {"max-age=7": True, "max-age=6": False, "max-age=x": False, "foo": True}.items():
-        machine, _ = asking(directive)
-        assert none(Reserve, looked_up(machine, completion())) == hit
-
-
-@pytest.mark.parametrize("changed", [{"temperature": 1}, {"n": 2}, {"model": "quiet"}])
-def test_what_is_not_repeatable_is_not_asked_for(changed: dict[str, Any]) -> None:
-    _, effects = asking(**changed)
-    assert none(AskCache, effects)
-    assert only(ObserveLookup, effects).result == "bypass"
-
-
-@pytest.mark.parametrize("changed", [{"seed": 1, "temperature": 1}, {"max_tokens": 5}])
-def test_what_is_repeatable_is(changed: dict[str, Any]) -> None:
-    _, effects = asking(**changed)
-    assert not none(AskCache, effects)
 
 
 def test_a_request_is_judged_by_one_snapshot() -> None:
