@@ -45,6 +45,16 @@ def used(gateway: Gateway) -> int:
     return int(gateway.settled()[("org", "month")]["used"])
 
 
+def until_answered(gateway: Gateway) -> None:
+    """Until the only engine, which Envoy leaves out for a moment after errors, is asked again."""
+
+    def answers() -> bool:
+        with gateway.client() as client:
+            return client.post("/chat/completions", json=request_body("again")).status_code == 200
+
+    until(answers, f"an answer\n{gateway.log_tails()}")
+
+
 def test_a_complete_answer_costs_what_the_engine_says(gateway: Gateway) -> None:
     before = used(gateway)
     with gateway.client() as client:
@@ -76,7 +86,7 @@ def test_the_budget_is_right_when_the_answer_is_there(gateway: Gateway) -> None:
             assert {window["held"] for window in windows} == {0}
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("status", [400, 422])
 def test_an_engines_refusal_costs_nothing(gateway: Gateway, engine: Twin, status: int) -> None:
     before = used(gateway)
     text = f"refused with {status}"
@@ -85,7 +95,7 @@ def test_an_engines_refusal_costs_nothing(gateway: Gateway, engine: Twin, status
     )
     with gateway.client() as client:
         answer = client.post("/chat/completions", json=request_body(text))
-    assert answer.status_code in (400, 404, 422)
+    assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert "/srv" not in answer.text
     assert used(gateway) == before
@@ -99,6 +109,7 @@ def test_an_engine_that_always_fails_costs_nothing(gateway: Gateway, engine: Twi
     assert answer.status_code >= 500
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert used(gateway) == before
+    until_answered(gateway)
 
 
 def test_queue_full_on_a_stream_is_repeated_not_shown(gateway: Gateway, engine: Twin) -> None:
@@ -225,12 +236,7 @@ def test_a_frozen_cache_is_a_miss(gateway: Gateway) -> None:
 def test_killed_filters_come_back(gateway: Gateway) -> None:
     for part in ("ext-authz", "ext-proc", "bookkeeper", "valkey-ledger", "valkey-cache", "api"):
         gateway.kill(part)
-
-        def answers() -> bool:
-            with gateway.client() as client:
-                return client.post("/chat/completions", json=request_body("after a kill")).status_code == 200
-
-        until(answers, f"answers again after {part} was killed\n{gateway.log_tails()}")
+        until_answered(gateway)
     gateway.until_ready()
 
 

@@ -123,13 +123,15 @@ class Gateway:
         return int(self.part(name)["pid"])
 
     def pids(self, prefix: str) -> list[int]:
-        """Every worker's process, such as of ``ext-proc``."""
-        return [int(part["pid"]) for part in self.status()["parts"] if part["name"].startswith(prefix)]
+        """Every worker's process, such as of ``ext-proc``; those just restarting have none."""
+        parts = [part for part in self.status()["parts"] if part["name"].startswith(prefix)]
+        return [int(part["pid"]) for part in parts if part["pid"] is not None]
 
     def kill(self, prefix: str) -> None:
         """SIGKILL every worker of ``prefix``."""
         for pid in self.pids(prefix):
-            os.kill(pid, signal.SIGKILL)
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def frozen(self, prefix: str) -> Iterator[None]:

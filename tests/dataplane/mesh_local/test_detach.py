@@ -82,6 +82,10 @@ def test_a_day_in_the_background(tidegate: CommandLine) -> None:
     assert "known are api, " in tidegate("logs", "nobody").stderr
     assert "tg-" not in (tidegate.state / "logs" / "supervisor.log").read_text()
 
+    verified = tidegate("ledger", "verify")
+    assert (verified.returncode, verified.stderr) == (0, ""), verified.stdout
+    assert verified.stdout.startswith("clean: ")
+
     again = tidegate.up()
     assert again.returncode == 1
     assert f"already runs on {tidegate.state} (pid {status['pid']})" in again.stderr
@@ -101,6 +105,8 @@ def test_a_day_in_the_background(tidegate: CommandLine) -> None:
     down = tidegate("down")
     assert (down.returncode, down.stderr) == (0, "")
     assert down.stdout.rstrip().endswith("Stopped.")
+    assert record.living() == []
+    assert tidegate("ledger", "verify").stdout.startswith("clean: "), "also while nothing runs"
     assert record.living() == []
     assert tidegate("status").returncode == 1
     with pytest.raises(httpx.ConnectError):
