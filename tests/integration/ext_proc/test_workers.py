@@ -4,6 +4,7 @@ other, since nothing may be shared but the admission record."""
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ import redis.asyncio
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.contract.admission import AdmissionRecord, CacheStatus
 from gateway.contract.ids import HoldId, OrgId
+from gateway.telemetry.metrics import exposition
 from tests.harness.valkey import StoreProcess, cache_store, ledger_store
 from tests.integration.ext_proc.worker import (
     EOF,
@@ -116,6 +118,22 @@ async def test_admitted_by_one_worker_settled_by_the_other_and_then_repeated(sit
         assert hit.status.code == 200
         assert orjson.loads(hit.body)["choices"][0]["message"]["content"] == "hello"
     assert await site.counts() == (used + 18, held), "a hit costs nothing"
+
+
+async def test_both_workers_are_counted_together(site: Site) -> None:
+    await asyncio.gather(
+        *(
+            admit(worker, f"r-count-{worker.socket.stem}", model="nope")
+            for worker in (site.first, site.second)
+        )
+    )
+    shown = exposition(str(site.directory / "metrics")).decode()
+    counted = re.search(
+        r'tidegate_admissions_total{code="model_not_found",verdict="refused"} ([0-9.]+)', shown
+    )
+    assert counted is not None
+    assert float(counted[1]) >= 2
+    assert "tidegate_ledger_duration_seconds_bucket" in shown
 
 
 async def stored(site: Site) -> bool:
