@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ext_authz.settings import AuthzSettings
-from ext_proc.settings import ExtProcSettings
+from ext_proc.settings import ProcSettings
 from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
 from gateway.path import HOPS
@@ -35,7 +35,7 @@ def settings_table() -> str:
     """Every environment variable of every process."""
     classes: dict[str, type[Any]] = {
         "ext_authz": AuthzSettings,
-        "ext_proc": ExtProcSettings,
+        "ext_proc": ProcSettings,
         "bookkeeper": BookkeeperSettings,
         "api": ApiSettings,
     }

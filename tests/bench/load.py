@@ -53,6 +53,7 @@ class Scenario:
                 {"role": "user", "content": question},
             ],
             "max_tokens": 200 if self.stream else 16,
+            "temperature": 0,  # else the exact cache would leave it alone
             "stream": self.stream,
         }
         if self.stream:

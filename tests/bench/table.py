@@ -17,13 +17,13 @@ def _ms(value: float | None) -> str:
 
 
 def _added(value: float | None, base: float | None) -> str:
-    return f"+{(value - base) / 1000:.2f}" if value is not None and base is not None else "-"
+    return f"{(value - base) / 1000:+.2f}" if value is not None and base is not None else "-"
 
 
 def _row(scenario: str, target: str, figures: dict[str, Any], bare: dict[str, Any]) -> list[str]:
     streaming = figures["chunk_p50_us"] is not None
     p50, p99 = ("chunk_p50_us", "chunk_p99_us") if streaming else ("p50_us", "p99_us")
-    per = figures["cpu_s_per_1000_chunks"] if streaming else figures["cpu_us_per_request"]
+    per = (figures["cpu_s_per_1000_chunks"] if streaming else figures["cpu_us_per_request"]) or {}
 
     def cpu(part: str) -> str:
         if part not in per:
