@@ -96,5 +96,5 @@ def _unreadable(region: RegionName, org: OrgId, entry: str, fields: Mapping[str,
         org=org,
         request_id="",
         reason=why,
-        context=context,
+        context=context or None,
     )
