@@ -211,11 +211,9 @@ def validate(document: Document, schema: Mapping[str, Any]) -> None:
         message, mend = error.message, ""
         if error.validator == "additionalProperties" and isinstance(error.instance, dict):
             known = sorted(error.schema.get("properties", {}))
-            for key in error.instance:
-                if key not in known:
-                    problems.append(
-                        document.problem((*path, key), "unknown field", f"known here: {', '.join(known)}")
-                    )
+            mend = f"known here: {', '.join(known)}"
+            unknown = [key for key in error.instance if key not in known]
+            problems.extend(document.problem((*path, key), "unknown field", mend) for key in unknown)
             continue
         if error.validator == "enum":
             message, mend = (

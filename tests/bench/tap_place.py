@@ -56,10 +56,26 @@ def tap_filter(socket_cluster: str) -> dict[str, Any]:
     }
 
 
-def bootstrap(
-    *, place: str, port: int, upstream_port: int, tap_socket: Path, admin: Path, mirror: bool
-) -> dict[str, Any]:
-    """A plain proxy with the tap at ``place``: none, upstream or downstream."""
+CODEC: Final = {
+    "name": "envoy.filters.http.upstream_codec",
+    "typed_config": {"@type": f"{HTTP}.upstream_codec.v3.UpstreamCodec"},
+}
+OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def cluster(name: str, address: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """One static endpoint."""
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {
+        "name": name,
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        "typed_extension_protocol_options": {OPTIONS: {"@type": f"type.googleapis.com/{OPTIONS}", **options}},
+    }
+
+
+def manager(place: str, route: dict[str, Any]) -> dict[str, Any]:
+    """The connection manager; a filter stands for admit and marks the request as admitted."""
     marking = {
         "name": "mark",
         "typed_config": {
@@ -67,69 +83,41 @@ def bootstrap(
             "metadata": [{"metadata_namespace": NAMESPACE, "value": {"decision": "metered"}}],
         },
     }
-    downstream = [marking, *([tap_filter("tap")] if place == "downstream" else []), ROUTER]
-    codec = {
-        "name": "envoy.filters.http.upstream_codec",
-        "typed_config": {"@type": f"{HTTP}.upstream_codec.v3.UpstreamCodec"},
+    routes = [{"match": {"prefix": "/"}, "route": route}]
+    return {
+        "@type": HCM,
+        "stat_prefix": "tap",
+        "http_filters": [marking, *([tap_filter("tap")] if place == "downstream" else []), ROUTER],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
     }
-    upstream_filters = [*([tap_filter("tap")] if place == "upstream" else []), codec]
+
+
+def bootstrap(
+    *, place: str, port: int, upstream_port: int, tap_socket: Path, admin: Path, mirror: bool
+) -> dict[str, Any]:
+    """A plain proxy with the tap at ``place``: none, upstream or downstream."""
     route: dict[str, Any] = {"cluster": "pods", "timeout": "0s"}
     if mirror:
         route["request_mirror_policies"] = [{"cluster": "pods"}]
-    options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-    def cluster(name: str, address: dict[str, Any], extension: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "name": name,
-            "connect_timeout": "1s",
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-            },
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": options,
-                    "explicit_http_config": extension,
-                    **({"http_filters": upstream_filters} if name == "pods" else {}),
-                }
-            },
-        }
-
-    manager = {
-        "@type": HCM,
-        "stat_prefix": "tap",
-        "http_filters": downstream,
-        "route_config": {
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
-            ]
-        },
+    pods = {"socket_address": {"address": "127.0.0.1", "port_value": upstream_port}}
+    filters = [*([tap_filter("tap")] if place == "upstream" else []), CODEC]
+    http1: dict[str, Any] = {"http_protocol_options": {}}
+    http2: dict[str, Any] = {"http2_protocol_options": {}}
+    network_filter = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": manager(place, route),
+    }
+    listener = {
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [network_filter]}],
     }
     return {
         "admin": {"address": {"pipe": {"path": str(admin)}}},
         "static_resources": {
-            "listeners": [
-                {
-                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-                    "filter_chains": [
-                        {
-                            "filters": [
-                                {
-                                    "name": "envoy.filters.network.http_connection_manager",
-                                    "typed_config": manager,
-                                }
-                            ]
-                        }
-                    ],
-                }
-            ],
+            "listeners": [listener],
             "clusters": [
-                cluster(
-                    "pods",
-                    {"socket_address": {"address": "127.0.0.1", "port_value": upstream_port}},
-                    {"http_protocol_options": {}},
-                ),
-                cluster("tap", {"pipe": {"path": str(tap_socket)}}, {"http2_protocol_options": {}}),
+                cluster("pods", pods, explicit_http_config=http1, http_filters=filters),
+                cluster("tap", {"pipe": {"path": str(tap_socket)}}, explicit_http_config=http2),
             ],
         },
     }
@@ -141,11 +129,13 @@ class Passing:
     def __init__(self) -> None:
         self.ended_at: list[float] = []
         self.ended = asyncio.Event()
+        self.open = 0
         self.with_metadata: list[bool] = []
 
     async def process(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         headers_ok = wire.ProcessingResponse(response_headers=wire.HeadersResponse()).SerializeToString()
         body_ok = wire.ProcessingResponse(response_body=wire.BodyResponse()).SerializeToString()
+        self.open += 1
         try:
             async for raw in requests:
                 message = wire.ProcessingRequest.FromString(raw)
@@ -155,6 +145,7 @@ class Passing:
                 else:
                     yield body_ok
         finally:
+            self.open -= 1
             self.ended_at.append(time.monotonic())
             self.ended.set()
 
@@ -244,6 +235,8 @@ async def measured(place: str, *, upstream: Upstream, work_dir: Path, seconds: f
                 }
         delays = []
         for _ in range(ABORTS if place != "none" else 0):
+            while seen.open:  # streams of the load that ended with it
+                await asyncio.sleep(0.01)
             seen.ended_at.clear()
             seen.ended.clear()
             left_at = await leave_after_first_chunk(port)

@@ -20,7 +20,7 @@ from tests.harness.gateway import ROOT, free_ports, until
 
 PARTS = {
     *("valkey-ledger", "valkey-cache", "ext-authz-0", "ext-authz-1", "ext-proc-0", "ext-proc-1"),
-    *("bookkeeper", "api", "envoy", "engine"),
+    *("bookkeeper", "api", "envoy", "engine", "pods"),
 }
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 4}
 
@@ -134,3 +134,20 @@ def test_a_taken_port_is_said_by_the_detached_one_too(tidegate: CommandLine) -> 
         assert refused.stderr.count("\n") == 1
     finally:
         holder.communicate()
+
+
+def test_pods_elsewhere_that_do_not_answer_are_told_and_the_gateway_says_503(tidegate: CommandLine) -> None:
+    nowhere = free_ports()
+    started = tidegate(
+        *("up", "--engine", f"http://127.0.0.1:{nowhere}", "--port", str(tidegate.port)),
+        *("--detach", "--no-wait"),
+    )
+    assert started.returncode == 0, started.stderr
+    assert "No engine answers yet" in started.stdout
+    status = tidegate.status()
+    assert status["state"] == "loading"
+    assert {part["name"]: part["state"] for part in status["parts"]}["pods"] == "starting"
+    refused = ask(tidegate("env").stdout)
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    assert "loading" in refused.json()["error"]["message"]

@@ -1,0 +1,122 @@
+"""The tap must never break an answer: one test for each way it can fail, on two Envoys.
+
+The sidecars are scripted to misbehave; the pod counts who reached it. Design decisions D2 and D10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.sidecar import wire
+from tests.harness import scripted
+from tests.harness.scripted import routed
+from tests.harness.trap import TrapStack
+
+
+async def test_every_try_has_a_tap_stream_of_its_own(stack: TrapStack) -> None:
+    stack.pod.statuses = [503]
+    assert (await stack.chat()).status_code == 200
+    assert stack.sidecar.streams == ["admit", "tap", "tap"]
+
+
+async def _events(stack: TrapStack, when: int, act: Any) -> bytes:
+    """Read a stream; after ``when`` events run ``act``; everything received."""
+    received = b""
+    acted = False
+    body = {"model": "m", "messages": [], "stream": True}
+    async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert answer.status_code == 200
+        async for part in answer.aiter_raw():
+            received += part
+            if not acted and received.count(b"data: ") >= when:
+                acted = True
+                await act()
+    return received
+
+
+async def test_every_sidecar_killed_in_mid_stream_loses_no_event(stack: TrapStack) -> None:
+    received = await _events(stack, 3, stack.sidecar.stop)
+    assert received.count(b'data: {"n":') == stack.pod.events
+    assert received.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stage", ["response_headers", "response_body"])
+@pytest.mark.parametrize("how", ["close", "break", "hang"])
+async def test_a_tap_that_stops_at_any_stage_leaves_the_stream_whole(
+    stack: TrapStack, stage: str, how: str
+) -> None:
+    async def stopping(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            kind = request.WhichOneof("request")
+            if kind == stage:
+                if how == "break":
+                    raise RuntimeError("a bug")
+                if how == "hang":
+                    await asyncio.sleep(60)
+                return
+            yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+
+    stack.sidecar.tap = stopping
+    received = await _events(stack, 10**6, None)
+    assert received.count(b'data: {"n":') == stack.pod.events
+    assert received.endswith(b"data: [DONE]\n\n")
+
+
+async def test_an_early_error_frame_becomes_a_retry_by_its_status(stack: TrapStack) -> None:
+    """SGLang says "queue full" as 200 plus an error frame. A 503 written over the status is repeated."""
+    attempts: list[str] = []
+
+    async def turning(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        attempts.append("try")
+        if len(attempts) > 1:
+            async for answer in scripted.tap(requests):
+                yield answer
+            return
+        await anext(requests)
+        await anext(requests)  # the first body chunk comes before the headers' reply
+        mutation = wire.HeaderMutation(set_headers=[routed(":status", "503")])
+        yield wire.ProcessingResponse(
+            response_headers=wire.HeadersResponse(response=wire.CommonResponse(header_mutation=mutation))
+        )
+
+    stack.sidecar.tap = turning
+    received = await _events(stack, 10**6, None)
+    assert len(attempts) == 2
+    assert received.count(b'data: {"n":') == stack.pod.events
+
+
+async def test_an_immediate_response_of_the_tap_is_final(stack: TrapStack) -> None:
+    """Why the tap writes over the status: Envoy sends an upstream filter's own answer without a retry."""
+
+    async def answering(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        await anext(requests)
+        yield wire.ProcessingResponse(
+            immediate_response=wire.ImmediateResponse(status=wire.HttpStatus(code=503), body=b"{}")
+        )
+
+    stack.sidecar.tap = answering
+    assert ((await stack.chat()).status_code, stack.reached()) == (503, 1)
+
+
+async def test_a_client_that_leaves_is_seen_by_the_tap_and_the_pod(stack: TrapStack) -> None:
+    ended = asyncio.Event()
+
+    async def watching(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async for answer in scripted.tap(requests):
+                yield answer
+        finally:
+            ended.set()
+
+    stack.sidecar.tap = watching
+    stack.pod.events = 10_000
+    body = {"model": "m", "messages": [], "stream": True}
+    async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        await anext(answer.aiter_raw())
+    async with asyncio.timeout(10):
+        await ended.wait()
+        await stack.pod.left.wait()
