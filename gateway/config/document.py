@@ -203,7 +203,7 @@ def read_document(path: Path, *, shown_as: str | None = None) -> Document:
 def validate(document: Document, schema: Mapping[str, Any]) -> None:
     """Hold ``document`` against a JSON Schema (2020-12). Raises PolicyError with every problem."""
     validator = jsonschema.Draft202012Validator(dict(schema))
-    problems = []
+    problems: list[Problem] = []
     for error in sorted(
         validator.iter_errors(document.data), key=lambda found: list(map(str, found.absolute_path))
     ):

@@ -130,12 +130,15 @@ class Passing:
         self.ended_at: list[float] = []
         self.ended = asyncio.Event()
         self.open = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.with_metadata: list[bool] = []
 
     async def process(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         headers_ok = wire.ProcessingResponse(response_headers=wire.HeadersResponse()).SerializeToString()
         body_ok = wire.ProcessingResponse(response_body=wire.BodyResponse()).SerializeToString()
         self.open += 1
+        self.idle.clear()
         try:
             async for raw in requests:
                 message = wire.ProcessingRequest.FromString(raw)
@@ -146,6 +149,8 @@ class Passing:
                     yield body_ok
         finally:
             self.open -= 1
+            if not self.open:
+                self.idle.set()
             self.ended_at.append(time.monotonic())
             self.ended.set()
 
@@ -235,8 +240,7 @@ async def measured(place: str, *, upstream: Upstream, work_dir: Path, seconds: f
                 }
         delays = []
         for _ in range(ABORTS if place != "none" else 0):
-            while seen.open:  # streams of the load that ended with it
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(seen.idle.wait(), 10)  # streams of the load have ended with it
             seen.ended_at.clear()
             seen.ended.clear()
             left_at = await leave_after_first_chunk(port)
