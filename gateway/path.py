@@ -43,7 +43,7 @@ HOPS: Final = (
         name="admit",
         deadline=Millis(1000),
         on_failure=OnFailure.CLOSED,
-        meaning="503 (504 on time-out) admission_unavailable",
+        meaning="503 admission_unavailable",
     ),
     Hop(name="ledger", deadline=Millis(250), on_failure=OnFailure.CLOSED, meaning="503 budget_unavailable"),
     Hop(name="cache", deadline=Millis(25), on_failure=OnFailure.OPEN, meaning="a miss, counted"),
