@@ -19,7 +19,7 @@ from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting, load
 from gateway.contract.clock import SystemClock
 from mesh.local.engine import engine_from
-from mesh.local.layout import BASE, CHECKOUT, Layout, layout_of
+from mesh.local.layout import BASE, CHECKOUT, DEFAULT_STATE, Layout, layout_of
 from mesh.local.refusal import Refusal, refusal_from
 
 DEFAULT_PORT: Final = 8080
@@ -70,7 +70,7 @@ def _state_option(parser: argparse.ArgumentParser) -> None:
         "--state",
         type=Path,
         metavar="DIR",
-        default=CHECKOUT / ".tidegate",
+        default=DEFAULT_STATE,
         help="state directory (default: .tidegate in the checkout)",
     )
 

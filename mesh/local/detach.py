@@ -12,14 +12,17 @@ from typing import IO, Final
 
 from gateway.config.environment import inherited
 from gateway.contract.clock import Clock
+from mesh.local.engine import RemoteEngine
 from mesh.local.layout import CHECKOUT, layout_of, prepare
+from mesh.local.message import credentials_of, ready_message
 from mesh.local.part import PartView
 from mesh.local.refusal import Refusal, refusal_from
 from mesh.local.screen import Screen
 from mesh.local.status import ANSWERING, Overall, Status, read_status
-from mesh.local.up import UpOptions, credentials_of, ready_message
+from mesh.local.up import UpOptions
 
 POLL_S: Final = 0.1
+REMOTE_WAIT_S: Final = 10.0
 STOP_S: Final = 60.0
 
 
@@ -56,7 +59,7 @@ def up_detached(
             child = _started(arguments, log, errors)
             try:
                 with screen:
-                    status = _followed(child, options, screen, wait=wait)
+                    status = _followed(child, options, screen, clock, wait=wait)
             except KeyboardInterrupt:
                 child.send_signal(signal.SIGTERM)
                 child.wait(STOP_S)
@@ -70,8 +73,16 @@ def up_detached(
     return 0
 
 
+def _is_worth_waiting_for(status: Status, options: UpOptions, clock: Clock) -> bool:
+    """Whether an engine loads that we started; pods elsewhere get a moment only, we cannot start them."""
+    if status.state is not Overall.LOADING:
+        return False
+    remote = isinstance(options.engine, RemoteEngine)
+    return not remote or clock.unix_ms() - status.started_ms < REMOTE_WAIT_S * 1000
+
+
 def _followed(
-    child: subprocess.Popen[bytes], options: UpOptions, screen: Screen, *, wait: bool
+    child: subprocess.Popen[bytes], options: UpOptions, screen: Screen, clock: Clock, *, wait: bool
 ) -> Status | None:
     """Shows what the supervisor writes until it answers; None when it ended instead."""
     layout = layout_of(options.state)
@@ -84,7 +95,7 @@ def _followed(
                 if shown.get(view.name) != view:
                     shown[view.name] = view
                     screen.show(view)
-            if status.state in ANSWERING and not (wait and status.state is Overall.LOADING):
+            if status.state in ANSWERING and not (wait and _is_worth_waiting_for(status, options, clock)):
                 return status
         if ended:
             return None

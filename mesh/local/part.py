@@ -16,6 +16,7 @@ class State(Enum):
     STARTING = "starting"
     READY = "ready"
     RESTARTING = "restarting"
+    UNHEALTHY = "unhealthy"
     FAILED = "failed"
     STOPPING = "stopping"
     STOPPED = "stopped"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+from random import Random
+from typing import Final
 
 import psutil
 
 from mesh.local.refusal import Refusal
+
+FREE_PORTS: Final = (20_000, 32_000)
+"""Linux gives outgoing connections 32768 and up (ip_local_port_range)."""
+FREE_TRIES: Final = 200
 
 
 def _holder(port: int) -> str:
@@ -46,8 +53,12 @@ def refuse_taken(port: int, *, use: str) -> None:
             raise Refusal(f"port {port} ({use}): {error.strerror}", "choose another with --port P") from None
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(random: Random) -> int:
+    """A port that was free a moment ago, below the range that the system takes for outgoing connections:
+    one of those could have it again before its process binds it. Raises Refusal when none is found."""
+    for _ in range(FREE_TRIES):
+        port = random.randrange(*FREE_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Refusal("no free port for the engine", "end some servers on 127.0.0.1, or use --engine URL")

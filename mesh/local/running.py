@@ -16,11 +16,11 @@ from rich.table import Table
 from gateway.contract.clock import Clock
 from mesh.local.layout import Layout
 from mesh.local.logfile import follow, tail
+from mesh.local.message import credentials_of
 from mesh.local.proc import is_alive, send
 from mesh.local.record import end_leftovers, read_record, running_supervisor
 from mesh.local.refusal import Refusal
 from mesh.local.status import ANSWERING, Overall, Status, read_status
-from mesh.local.up import credentials_of
 
 DOWN_S: Final = 45.0
 """Longest stop of all levels together; beyond it the supervisor is killed, and the rest by its marker."""

@@ -18,6 +18,7 @@ _STYLE = {
     State.STARTING: ("…", "yellow"),
     State.READY: ("✓", "green"),
     State.RESTARTING: ("↻", "yellow"),
+    State.UNHEALTHY: ("!", "red"),
     State.FAILED: ("✗", "red"),
     State.STOPPING: ("…", "dim"),
     State.STOPPED: ("·", "dim"),

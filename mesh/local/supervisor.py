@@ -105,10 +105,6 @@ class Supervisor:
         for event in self._ready_once.values():
             await event.wait()
 
-    def is_all_ready(self) -> bool:
-        """Whether every part has been ready."""
-        return all(event.is_set() for event in self._ready_once.values())
-
     async def run(self, stop: asyncio.Event) -> None:
         """Starts everything and keeps it running until ``stop``; then, or when a part cannot be started,
         stops everything. Raises Refusal when a part cannot be started, also OSError as Refusal."""

@@ -14,11 +14,12 @@ from typing import Final, Protocol
 from gateway.config.environment import inherited
 from gateway.contract.clock import Clock
 from gateway.telemetry.metrics import forget_process
-from mesh.local.credentials import Credentials, ensure_credentials
+from mesh.local.credentials import Credentials
 from mesh.local.engine import Engine, RemoteEngine
-from mesh.local.layout import CHECKOUT, Layout, clear_run, layout_of, prepare
-from mesh.local.message import ready_text
+from mesh.local.layout import DEFAULT_STATE, clear_run, layout_of, prepare
+from mesh.local.message import credentials_of, ready_message
 from mesh.local.part import Part, PartView, State
+from mesh.local.pods import PodWatch
 from mesh.local.policy import PolicyFollower, programs
 from mesh.local.ports import free_port, refuse_taken
 from mesh.local.record import RunRecord, end_leftovers, held_lock, new_record, read_record
@@ -28,9 +29,10 @@ from mesh.local.screen import Screen
 from mesh.local.status import Board, Overall, Status
 from mesh.local.supervisor import Supervisor
 
-DEFAULT_STATE: Final = CHECKOUT / ".tidegate"
 TOOLS: Final = DEFAULT_STATE / "tools"
 """Engines' environments and models: large, and the same for every state directory of a checkout."""
+QUICK_ENGINE_S: Final = 2.0
+"""An engine that needs longer is announced as loading; Envoy's first look at it takes up to a second."""
 DEFAULT_MODEL: Final = "smollm2-135m"
 """The model of mesh/base that ``sglang`` and ``twin`` serve."""
 
@@ -49,33 +51,6 @@ class UpOptions:
     envoy: str | None = None
     """Version of another Envoy than the installed one; fetched when missing."""
     detached: bool = False
-
-    @property
-    def shown_state(self) -> str:
-        """``--state``'s argument for commands shown to people; empty for the default."""
-        return "" if self.state == DEFAULT_STATE else str(self.state)
-
-
-def credentials_of(layout: Layout, clock: Clock) -> Credentials:
-    """Makes what is missing. Raises Refusal for files that are not what they should be, OSError."""
-    try:
-        return ensure_credentials(layout.secrets, clock)
-    except ValueError as error:
-        raise Refusal(
-            f"{layout.secrets}: {error}", "mend that file, or remove it to have a new one made"
-        ) from None
-
-
-def ready_message(status: Status, layout: Layout, credentials: Credentials, *, detached: bool) -> str:
-    """What ``up`` prints when the gateway answers."""
-    return ready_text(
-        status,
-        api_key=credentials.api_key,
-        jwt=credentials.jwt,
-        state="" if layout.state == DEFAULT_STATE else str(layout.state),
-        logs=str(layout.logs),
-        detached=detached,
-    )
 
 
 class Follower(Protocol):
@@ -166,7 +141,7 @@ class Up:
             layout=self._layout,
             port=options.port,
             engine=options.engine,
-            engine_port=0 if isinstance(options.engine, RemoteEngine) else free_port(),
+            engine_port=0 if isinstance(options.engine, RemoteEngine) else free_port(Random()),
             model=DEFAULT_MODEL,
             envoy=envoy,
             valkey=valkey,
@@ -220,11 +195,13 @@ class Up:
             self._screen.settle()
             self._screen.say("Stopping; once more to kill at once.")
 
+        pods = PodWatch(self._layout, self._clock, changed)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, asked_to_stop)
         beside = [
-            asyncio.create_task(self._announce(supervisor, board, credentials)),
+            asyncio.create_task(self._announce(supervisor, pods, board, credentials)),
+            asyncio.create_task(pods.run()),
             asyncio.create_task(follower.run(self._screen.say)),
         ]
         for task in beside:
@@ -241,18 +218,27 @@ class Up:
         if left := record.living():
             raise Refusal(f"could not end pids {', '.join(str(one.pid) for one in left)}", "end them by hand")
 
-    async def _announce(self, supervisor: Supervisor, board: Board, credentials: Credentials) -> None:
-        """Follows the start: the gateway answers; then the engine has loaded. Then waits for its end."""
+    async def _announce(
+        self, supervisor: Supervisor, pods: PodWatch, board: Board, credentials: Credentials
+    ) -> None:
+        """Follows the start: the gateway answers; then an engine does. Then waits for its end."""
         await supervisor.wait_gateway()
-        message_shown = not supervisor.is_all_ready()
+
+        async def whole() -> None:
+            await supervisor.wait_all()
+            await pods.healthy_once.wait()
+
+        loading = asyncio.create_task(whole())
+        await asyncio.wait({loading}, timeout=QUICK_ENGINE_S)
+        message_shown = not loading.done()
         if message_shown:
             board.enter(Overall.LOADING)
             self._say_message(board, credentials)
-            await supervisor.wait_all()
+        await loading
         board.enter(Overall.READY)
         self._screen.settle()
         if message_shown:
-            self._screen.say(f"The engine has loaded: {board.status.base_url} answers from it now.")
+            self._screen.say(f"An engine has loaded: {board.status.base_url} answers from it now.")
         else:
             self._say_message(board, credentials)
         await asyncio.Event().wait()

@@ -87,7 +87,7 @@ def test_a_signal_stops_everything_that_was_started_and_nothing_else(
         until_ready(layout, process)
         child = int(next(line for line in tail(layout.log("two"), 9) if line.startswith("child")).split()[1])
         running = [*parts_of_run(layout), identity_of(child)]
-        assert len([one for one in running if one and is_alive(one)]) == 4
+        assert len([one for one in running if one and is_alive(one)]) == 5
         code, output, errors = end_after(process, sign)
         assert (code, errors) == (0, "")
         assert output.rstrip().endswith("Stopped.")

@@ -7,6 +7,7 @@ environment), ``progress`` (prints a progress line and waits before it listens),
 on 127.0.0.1:PORT as well).
 """
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -14,6 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+STATS = b"cluster.sglang.membership_healthy: 1\ncluster.sglang.membership_total: 1\n"
+"""What Envoy's admin says, for the toy that stands in for it."""
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(STATS), STATS)
 path, words = sys.argv[1], set(sys.argv[2:])
 SLEEPER = [
     sys.executable,
@@ -52,6 +56,6 @@ server.bind(path)
 server.listen(8)
 while True:
     connection, _ = server.accept()
-    with connection:
+    with connection, contextlib.suppress(OSError):  # a probe may go when it has the status
         connection.recv(4096)
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        connection.sendall(ANSWER)

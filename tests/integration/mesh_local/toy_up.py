@@ -1,4 +1,5 @@
-"""``toy_up.py STATE PORT [WORD...]``: ``tidegate up`` with small parts: a real Valkey, two toys.
+"""``toy_up.py STATE PORT [WORD...]``: ``tidegate up`` with small parts: a real Valkey, two toys, and one
+for Envoy's admin socket.
 
 The words are the second toy's, see toy_server.py.
 """
@@ -38,7 +39,8 @@ class NoPolicy:
 def main(state: str, port: str, *words: str) -> int:
     def parts(region: Region) -> list[Part]:
         layout = region.layout
-        return [valkey(layout), toy(layout, "one", after=("ledger",)), toy(layout, "two", *words)]
+        one, two = toy(layout, "one", after=("ledger",)), toy(layout, "two", *words)
+        return [valkey(layout), one, two, toy(layout, "envoy-admin")]
 
     options = UpOptions(
         engine=TwinEngine(),

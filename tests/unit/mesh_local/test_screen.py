@@ -79,7 +79,7 @@ def test_the_message_has_what_a_newcomer_needs() -> None:
 
 def test_the_message_tells_of_a_loading_engine_and_of_the_state_that_down_needs() -> None:
     text = message(Overall.LOADING, option="/s", detached=True)
-    assert "still loading" in text
+    assert "No engine answers yet" in text
     assert "503 with Retry-After" in text
     assert "./tidegate down --state /s" in text
     assert "Ctrl-C" not in text
