@@ -57,12 +57,16 @@ def _lines(report: Report, anchor: str) -> list[str]:
         lines.append(f"... and {report.problems_total - len(report.problems)} more")
     if report.torn_bytes:
         lines.append(f"({report.torn_bytes} bytes of a record in the making at the end)")
-    verdict = "clean" if report.clean else f"{report.problems_total} problems"
+    verdict = "clean" if report.clean else _counted(report.problems_total, "problem")
     lines.append(
-        f"{verdict}: {report.events} records in {report.segments} segments ({report.sealed} sealed), "
-        f"head {report.head[:16]}, anchor {anchor}"
+        f"{verdict}: {_counted(report.events, 'record')} in {_counted(report.segments, 'segment')} "
+        f"({report.sealed} sealed), head {report.head[:16]}, anchor {anchor}"
     )
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def main(argv: Sequence[str]) -> int:

@@ -111,6 +111,7 @@ async def test_a_store_that_comes_back_is_used_again(bookkeeper: Bookkeeper, sto
         await bookkeeper.ledger.reserve(want("during"))
         await until(lambda: _resolved(bookkeeper), "the hold of the outage is resolved")
     await bookkeeper.serves()
+    await until(lambda: _said(bookkeeper, "outbox.recovered"), "the anchor is told again")
     said = bookkeeper.said()
     assert said.count("ledger.failing") == said.count("ledger.recovered") == 1
     assert await bookkeeper.verified() == verify.CLEAN

@@ -50,7 +50,7 @@ def test_each_problem_is_a_line_with_its_place(tmp_path: Path, capsys: pytest.Ca
     assert command.main(["--books", str(tmp_path)]) == command.BROKEN
     first, last = told(capsys).splitlines()
     assert first.startswith("00000002.jsonl:2 (byte ") and "[broken_line]" in first
-    assert last.startswith("1 problems: 35 records")
+    assert last.startswith("1 problem: 35 records")
 
 
 def test_json_has_stable_keys(
