@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import IO, Final
@@ -54,7 +54,8 @@ def up_detached(
         prepare(layout)
         with (
             layout.log("supervisor").open("ab") as log,
-            tempfile.TemporaryFile(dir=layout.logs) as errors,
+            # In memory: what a full disk has to say must have room.
+            os.fdopen(os.memfd_create("tidegate-errors"), "w+b") as errors,
         ):
             child = _started(arguments, log, errors)
             try:

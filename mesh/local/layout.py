@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ BASE: Final = CHECKOUT / "mesh" / "base"
 DEFAULT_STATE: Final = CHECKOUT / ".tidegate"
 RUN_PATH_CHARS_MAX: Final = 80
 """sun_path holds 107 bytes; the longest socket name takes 20 and Valkey's temporary ones a few more."""
+FREE_BYTES_MIN: Final = 128 * 1024 * 1024
+"""Logs, metrics and the first hours of books and ledger."""
 DIRECTORY_MODE: Final = 0o700
 
 
@@ -130,6 +133,20 @@ def prepare(layout: Layout) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise Refusal(
             f"{layout.run} is not a private directory of yours", "remove it, or choose another --state DIR"
+        )
+
+
+def refuse_full_disk(layout: Layout) -> None:
+    """Raises Refusal when the state's disk has not even room to start.
+
+    Asked beforehand, because the metrics' memory-mapped files answer a full disk with SIGBUS, which no
+    process survives to explain.
+    """
+    free = shutil.disk_usage(layout.state).free
+    if free < FREE_BYTES_MIN:
+        raise Refusal(
+            f"the disk of {layout.state} is full ({free // 1024**2} MiB free)",
+            f"free {FREE_BYTES_MIN // 1024**2} MiB, or choose a state directory elsewhere with --state DIR",
         )
 
 

@@ -41,7 +41,7 @@ class PodWatch:
         self._socket = str(layout.socket("envoy-admin"))
         self._clock = clock
         self._on_change = on_change
-        self._began = clock.monotonic_s()
+        self._began = 0.0
         self.view = PartView(name=NAME, state=State.WAITING)
         self.healthy_once = asyncio.Event()
 
@@ -50,17 +50,21 @@ class PodWatch:
         transport = httpx.AsyncHTTPTransport(uds=self._socket)
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=1.0) as client:
             while True:
-                self._note(*await self._counts(client))
+                if (counts := await self._counts(client)) is not None:
+                    self._note(*counts)
                 await asyncio.sleep(ASK_S[1] if self.healthy_once.is_set() else ASK_S[0])
 
-    async def _counts(self, client: httpx.AsyncClient) -> tuple[int, int]:
+    async def _counts(self, client: httpx.AsyncClient) -> tuple[int, int] | None:
+        """None while Envoy is not up; its own line on the screen tells that."""
         try:
             return counts_from((await client.get(_STATS)).text)
-        except httpx.HTTPError:  # Envoy is not up
-            return 0, 0
+        except httpx.HTTPError:
+            return None
 
     def _note(self, healthy: int, total: int) -> None:
         before = self.view
+        if before.state is State.WAITING:
+            self._began = self._clock.monotonic_s()
         if healthy:
             detail = "" if healthy == total else f"{healthy} of {total} healthy"
             view = replace(before, state=State.READY, detail=detail)

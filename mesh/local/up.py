@@ -16,7 +16,7 @@ from gateway.contract.clock import Clock
 from gateway.telemetry.metrics import forget_process
 from mesh.local.credentials import Credentials
 from mesh.local.engine import Engine, RemoteEngine
-from mesh.local.layout import DEFAULT_STATE, clear_run, layout_of, prepare
+from mesh.local.layout import DEFAULT_STATE, clear_run, layout_of, prepare, refuse_full_disk
 from mesh.local.message import credentials_of, ready_message
 from mesh.local.part import Part, PartView, State
 from mesh.local.pods import PodWatch
@@ -87,6 +87,7 @@ class Up:
         """0 after a stop that was asked for. Raises Refusal."""
         try:
             prepare(self._layout)
+            refuse_full_disk(self._layout)
             with held_lock(self._layout):
                 return self._run_alone()
         except OSError as error:

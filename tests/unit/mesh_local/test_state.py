@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.local.layout import RUN_PATH_CHARS_MAX, layout_of, prepare
+from mesh.local.layout import RUN_PATH_CHARS_MAX, layout_of, prepare, refuse_full_disk
 from mesh.local.logfile import rotate, tail
 from mesh.local.part import PartView, State
 from mesh.local.refusal import Refusal, refusal_from
@@ -44,6 +44,16 @@ def test_a_run_directory_that_others_can_enter_is_refused(tmp_path: Path) -> Non
     open_to_all.run.chmod(0o777)
     with pytest.raises(Refusal, match="not a private directory of yours"):
         prepare(open_to_all)
+
+
+def test_a_disk_without_room_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = layout_of(tmp_path)
+    refuse_full_disk(layout)
+    monkeypatch.setattr("mesh.local.layout.FREE_BYTES_MIN", 1024**5)
+    with pytest.raises(Refusal, match=r"^the disk of .* is full \(\d+ MiB free\): free "):
+        refuse_full_disk(layout)
 
 
 def test_status_survives_its_file(tmp_path: Path) -> None:
