@@ -150,6 +150,11 @@ class Tap(Machine[TapStage]):
         )
         return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
 
+    def _gone_unopened(self, _: PeerGone) -> tuple[TapStage, Effects]:
+        """Nothing of this attempt has gone on, so that it may be tried again, or end as a 5xx, or its client
+        has left: only the access log knows, and has the last word, as for an attempt without headers."""
+        return TapStage.CLOSED, ()
+
     def _cut(self, event: PeerGone) -> tuple[TapStage, Effects]:
         meter = self._meter()
         meter.cut(at_s=event.at_s)
@@ -237,14 +242,14 @@ class Tap(Machine[TapStage]):
         (TapStage.RESPONSE_HEADERS, PeerGone): _gone,
         (TapStage.OPENING, ResponseBodyArrived): _first_bytes,
         (TapStage.OPENING, OpeningOverdue): _overdue,
-        (TapStage.OPENING, PeerGone): _cut,
+        (TapStage.OPENING, PeerGone): _gone_unopened,
         (TapStage.BODY, ResponseBodyArrived): _more_bytes,
         (TapStage.BODY, PeerGone): _cut,
         (TapStage.ENDED, ResponseBodyArrived): _more_bytes,
         (TapStage.ENDED, PeerGone): _gone,
         (TapStage.REFUSAL, ResponseBodyArrived): _refusal_bytes,
         (TapStage.REFUSAL, OpeningOverdue): _refusal_overdue,
-        (TapStage.REFUSAL, PeerGone): _refusal_cut,
+        (TapStage.REFUSAL, PeerGone): _gone_unopened,
         (TapStage.REFUSAL_BODY, ResponseBodyArrived): _refusal_rest,
         (TapStage.REFUSAL_BODY, PeerGone): _refusal_cut,
         (TapStage.FAILED, ResponseBodyArrived): _drop,

@@ -144,10 +144,19 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
 
 
 def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
-    machine, _ = tap_after(answer_headers())
+    machine, _ = tap_after(answer_headers(), OpeningOverdue())
     assert only(Settle, machine.receive(GONE)).unknown
     _, effects = tap_after(answer_headers(end=True))
     assert only(Settle, tuple(effects)).unknown
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_an_attempt_that_dies_before_its_headers_went_on_is_the_access_logs(status: int) -> None:
+    """Envoy tries it again under the same hold: a void here would make that try free, and a settle would
+    charge in full for a request that may end as a 5xx."""
+    for bytes_before in ((), (chunk(b"data: {"),)):
+        machine, _ = tap_after(answer_headers(status), *bytes_before)
+        assert machine.receive(GONE) == ()
 
 
 def test_an_end_without_done_is_a_cut() -> None:
@@ -268,9 +277,9 @@ def test_an_error_whose_body_is_slow_keeps_its_status_and_gets_our_body() -> Non
 
 
 def test_a_client_that_leaves_during_an_error_releases_the_hold() -> None:
-    machine, _ = tap_after(answer_headers(400))
+    machine, _ = tap_after(answer_headers(400), OpeningOverdue())
     assert not none(Void, machine.receive(GONE))
-    machine, _ = tap_after(answer_headers(503))
+    machine, _ = tap_after(answer_headers(503), OpeningOverdue())
     effects = machine.receive(GONE)
     assert none(Void, effects)
     assert none(Settle, effects)
