@@ -79,7 +79,14 @@ def resolution_of(entry: AccessEntry) -> Resolution | None:
     harm a settled hold.
     """
     record = entry.record
-    if record is None or not record.hold:
+    if record is None:
+        # Without a decision nothing passes the gate; but the filter may have held before it was killed.
+        # A hold is named by its request.
+        undecided = entry.org and entry.request_id and not entry.upstream_host
+        if not undecided or 200 <= entry.code < 300:
+            return None
+        return Void(org=OrgId(entry.org), hold=HoldId(entry.request_id))
+    if not record.hold:
         return None
     if entry.code >= 400:
         return Void(org=record.org, hold=record.hold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -54,6 +55,16 @@ def test_requests_without_a_hold_resolve_nothing() -> None:
     for code, flags in itertools.product((0, 200, 404, 503), ((), ("DC",))):
         assert resolution_of(entry(code=code, flags=flags, record=None)) is None
         assert resolution_of(entry(code=code, flags=flags, record=record(hold=HoldId("")))) is None
+
+
+@pytest.mark.parametrize(("code", "flags"), [(503, ()), (0, ("DC",))])
+def test_a_hold_of_a_filter_that_was_killed_before_its_decision_is_released(
+    code: int, flags: tuple[str, ...]
+) -> None:
+    """The ledger may have held; no record says so, and nothing has passed the gate."""
+    undecided = entry(code=code, flags=flags, upstream_host="", record=None)
+    assert resolution_of(undecided) == VOID
+    assert resolution_of(dataclasses.replace(undecided, org="")) is None
 
 
 def test_the_event_of_an_entry() -> None:
