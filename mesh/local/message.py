@@ -48,12 +48,12 @@ Tidegate answers at {status.base_url}  (engine: {status.engine})
 
   curl {status.base_url}/chat/completions -H 'Authorization: Bearer {api_key}' \\
     -H 'Content-Type: application/json' \\
-    -d '{{"model": "{status.model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    -d '{{"model": "{status.model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 64}}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{status.base_url}", api_key="{api_key}")
   answer = client.chat.completions.create(
-      model="{status.model}", messages=[{{"role": "user", "content": "Hello!"}}])
+      model="{status.model}", messages=[{{"role": "user", "content": "Hello!"}}], max_tokens=64)
   print(answer.choices[0].message.content)
 
   shell    eval "$(./tidegate env{option})"

@@ -115,7 +115,7 @@ def test_a_client_that_leaves_frees_the_engine_and_pays_what_was_produced(
     gateway: Gateway, engine: Engine
 ) -> None:
     before = charged(gateway)
-    body = {"model": MODEL, "messages": FRANCE, "max_tokens": 2000, "stream": True, "ignore_eos": True}
+    body = {"model": MODEL, "messages": FRANCE, "max_tokens": 1000, "stream": True, "ignore_eos": True}
     with gateway.client() as client, client.stream("POST", "/chat/completions", json=body) as answer:
         assert answer.status_code == 200, answer.read()
         received = ""
