@@ -15,7 +15,7 @@ from typing import Any, Final
 from ext_proc.usage import UsageSeen
 from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
-from gateway.contract.units import Tokens
+from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answers import (
     choices_of,
     error_frame,
@@ -96,6 +96,7 @@ class Meter:
         continuous_usage_asked: bool,
         started_s: float,
         content_length: int | None = None,
+        usage_max: Tokens = TOKENS_MAX,
         length_is_complete: bool = True,
         keep_answer: bool = True,
     ) -> None:
@@ -116,7 +117,9 @@ class Meter:
         self._too_large = False
         self._parser = SseParser()
         self._assembler: Assembler | None = Assembler() if keep_answer else None
-        self._seen = UsageSeen(one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1)
+        self._seen = UsageSeen(
+            one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1, most=usage_max
+        )
         self._finishes: dict[int, str] = {}
         self._content_seen = False
         self._events = 0
@@ -148,6 +151,7 @@ class Meter:
             continuous_usage_asked=record.continuous_usage_asked,
             started_s=started_s,
             content_length=content_length,
+            usage_max=record.usage_max or TOKENS_MAX,
             length_is_complete=not record.clamp,
             keep_answer=bool(record.cache_key),
         )
@@ -320,7 +324,11 @@ class Meter:
 
     def charge(self) -> Charge:
         """What this attempt is to be charged, as far as is known now."""
-        usage, flags = self._seen.usage, set(self._seen.flags)
+        usage = self._seen.usage
+        if usage is not None and not usage.total and self._content_seen and self.finish_reason != "abort":
+            self._seen.flags.add("usage_invalid")  # an answer, of nothing and from nothing
+            usage = None
+        flags = set(self._seen.flags)
         nothing_made = self.error is not None and not self._content_seen
         unknown = usage is None and not nothing_made
         exact = self.ended is Ended.COMPLETE and self._seen.is_final

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.contract.units import Tokens
+from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answers import InvalidUsage, Usage, choices_of, index_of, read_usage
 
 
 class UsageSeen:
     """``usage`` is the last known sum, None before any; ``flags`` tell what was wrong."""
 
-    def __init__(self, *, one_prompt: bool) -> None:
-        """``one_prompt``: all choices answer the same prompt, which counts once."""
+    def __init__(self, *, one_prompt: bool, most: Tokens = TOKENS_MAX) -> None:
+        """``one_prompt``: all choices answer the same prompt, which counts once. ``most``: a report of more
+        tokens cannot be true; believed, one broken engine would spend a tenant's month."""
         self._one_prompt = one_prompt
+        self._most = most
         self._by_choice: dict[int, Usage] = {}
         self._final: Usage | None = None
         self.flags: set[str] = set()
@@ -55,10 +57,14 @@ class UsageSeen:
 
     def _read(self, holder: Mapping[str, Any]) -> Usage | None:
         try:
-            return read_usage(holder)
+            usage = read_usage(holder)
         except InvalidUsage:
-            self.flags.add("usage_invalid")
-            return None
+            usage = None
+        else:
+            if usage is None or usage.total <= self._most:
+                return usage
+        self.flags.add("usage_invalid")
+        return None
 
     @property
     def usage(self) -> Usage | None:

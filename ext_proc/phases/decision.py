@@ -19,7 +19,7 @@ from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import GatewayError, MethodNotAllowed
 from gateway.contract.ids import RequestId
 from gateway.contract.principal import Principal
-from gateway.contract.units import UnixMillis
+from gateway.contract.units import Tokens, UnixMillis
 from gateway.openai.error_body import error_body, error_headers
 from gateway.openai.replay import cached_answer_to_json, cached_answer_to_sse
 
@@ -45,6 +45,8 @@ def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
     return replace(
         plain_record(verdict, plan.request_id, plan.principal),
         prompt_bound=plan.prompt_bound,
+        # Each prompt and each choice within the context; twice what can be, and far from a bug's 2^40.
+        usage_max=Tokens(plan.model.context_tokens * (plan.request.prompts + plan.request.choices)),
         choices=plan.request.choices,
         endpoint=plan.request.endpoint.value,
         model=plan.model.name,

@@ -78,6 +78,9 @@ class AdmissionRecord:
     reset_tokens: str = ""
     """Values of the x-ratelimit-*-tokens response headers; reset is a duration (``6s``)."""
     policy_version: int = 0
+    usage_max: Tokens = Tokens(0)
+    """More tokens than this fit no context that the request can fill, and a report of more is no report;
+    0 in records of an older admit: not known."""
     admitted_at_ms: UnixMillis = UnixMillis(0)
     """When admit had the whole request: the tap's times to the first token count from here."""
     event_context: str = ""
@@ -109,6 +112,7 @@ class AdmissionRecord:
             "remaining_tokens": self.remaining_tokens,
             "reset_tokens": self.reset_tokens,
             "policy_version": str(self.policy_version),
+            "usage_max": str(self.usage_max),
             "admitted_at_ms": str(self.admitted_at_ms),
             "event_context": self.event_context,
         }
@@ -145,6 +149,7 @@ class AdmissionRecord:
                 remaining_tokens=texts["remaining_tokens"],
                 reset_tokens=texts["reset_tokens"],
                 policy_version=int(texts["policy_version"]),
+                usage_max=Tokens(int(texts.get("usage_max", "0"))),
                 admitted_at_ms=UnixMillis(int(texts.get("admitted_at_ms", "0"))),
                 event_context=texts["event_context"],
             )

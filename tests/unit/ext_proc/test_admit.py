@@ -222,6 +222,7 @@ def test_what_the_engine_is_told() -> None:
     assert (found.decision, found.hold, found.completion_max) == (Verdict.METERED, "r-1", 50)
     assert (found.clamp, found.cache) == ("", CacheStatus.BYPASS)
     assert (found.limit_tokens, found.reset_tokens, found.admitted_at_ms) == ("10000", "6s", NOW)
+    assert found.usage_max == 2000, "prompt and answer, 1000 of context each"
     assert orjson.loads(found.event_context) == request.context
 
 

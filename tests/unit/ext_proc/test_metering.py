@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ext_proc.metering import Ended, Meter, Step
 from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import KeyId, OrgId, RequestId
-from gateway.contract.units import TOKENS_MAX
+from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.sse import SseParser
 from tests.unit.ext_proc.engine_answers import (
     DONE,
@@ -212,6 +212,14 @@ def test_an_error_in_mid_stream_is_charged_what_was_produced() -> None:
     assert subject.answer() is None
 
 
+def test_a_last_report_that_no_context_holds_leaves_those_before_it() -> None:
+    subject, _ = run(words("a", "b") + event(None, usage(14, 10**9)) + DONE, meter(usage_max=2000))
+    assert figures(subject.charge()) == (18, False, True)
+    assert "usage_invalid" in subject.charge().detail["flags"]
+    nothing = event({"content": "a"}, usage(0, 0)) + event(None, usage(0, 0)) + DONE
+    assert run(nothing)[0].charge().unknown
+
+
 # --- anything ---
 
 
@@ -224,9 +232,11 @@ def test_for_record() -> None:
         endpoint="chat.completions",
         clamp="5",
         usage_asked=True,
+        usage_max=Tokens(17),
     )
     subject = Meter.for_record(record, status=200, content_type=JSON, content_length=None, started_s=0)
     assert run(completion("length"), subject)[0].answer() is None
+    assert subject.charge().unknown, "18 tokens where 17 fit"
 
 
 PARTS = [

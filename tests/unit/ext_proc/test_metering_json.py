@@ -39,6 +39,15 @@ def test_a_json_answer_passes_untouched_and_is_exact() -> None:
     assert subject.answer() == body
 
 
+@pytest.mark.parametrize("used", [usage(14, 10**9), usage(10**9, 4), usage(0, 0)])
+def test_what_no_context_holds_and_an_answer_of_nothing_cost_the_hold(used: object) -> None:
+    """Believed, one broken engine would spend a tenant's month, or give its answers away."""
+    subject, _ = run(completion(used=used), meter(JSON, usage_max=16_384))
+    assert figures(subject.charge()) == (0, True, False)
+    assert "usage_invalid" in subject.charge().detail["flags"]
+    assert subject.answer() is None
+
+
 def test_with_a_known_length_the_last_bytes_are_the_end() -> None:
     body = completion()
     subject = meter(JSON, content_length=len(body))
