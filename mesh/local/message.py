@@ -48,7 +48,8 @@ Tidegate answers at {status.base_url}  (engine: {status.engine})
 
   curl {status.base_url}/chat/completions -H 'Authorization: Bearer {api_key}' \\
     -H 'Content-Type: application/json' \\
-    -d '{{"model": "{status.model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 64}}'
+    -d '{{"model": "{status.model}", "max_tokens": 64,
+         "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{status.base_url}", api_key="{api_key}")
