@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,14 +26,15 @@ UNTIL_S = 20.0
 
 
 def free_ports() -> int:
-    """A port P such that P and P + 1 were free a moment ago (the operators' listener is P + 1)."""
-    for _ in range(100):
+    """A port P such that P and P + 1 were free a moment ago (the operators' listener is P + 1).
+
+    Below 32768, where Linux takes the ports of outgoing connections from.
+    """
+    for _ in range(200):
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if port > 60000:
-                continue
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
