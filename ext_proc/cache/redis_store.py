@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.store import ENTRY_BYTES_MAX, CachedAnswer, CacheUnavailable, Lookup
+from gateway.budget.redis_lane import Lane
 from gateway.contract.ids import OrgId
 from gateway.contract.units import Millis
 from gateway.path import hop
@@ -37,6 +38,7 @@ class RedisStore:
     def __init__(self, client: Any, sealer: Sealer) -> None:
         """``client``: a redis.asyncio.Redis that returns bytes."""
         self._client = client
+        self._lane = Lane(client)
         self._sealer = sealer
 
     @classmethod
@@ -59,12 +61,13 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._lane.aclose()
         await self._client.aclose()
 
     async def get(self, org: OrgId, key: str) -> Lookup:
         """See CacheStore. Within the cache hop's deadline."""
         async with _within(LOOKUP):
-            entry, mark = await self._client.mget(_key(org, key), _key(org, "epoch"))
+            entry, mark = await self._lane.call("MGET", _key(org, key), _key(org, "epoch"))
             if mark is None:
                 await self._client.set(_key(org, "epoch"), secrets.token_hex(8), nx=True)
                 mark = await self._client.get(_key(org, "epoch")) or b""
@@ -78,7 +81,7 @@ class RedisStore:
             return False
         entry = self._sealer.seal(org, key, epoch, answer)
         async with _within(WRITE):
-            await self._client.set(_key(org, key), entry, ex=ttl_seconds)
+            await self._lane.call("SET", _key(org, key), entry, "EX", ttl_seconds)
         return True
 
     async def purge(self, org: OrgId) -> None:

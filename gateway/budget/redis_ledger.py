@@ -32,6 +32,7 @@ from gateway.budget.ledger import (
     check_hold,
 )
 from gateway.budget.redis_connection import connect, within
+from gateway.budget.redis_lane import Lane
 from gateway.contract.clock import Clock, SystemClock
 from gateway.contract.errors import LedgerEmptied
 from gateway.contract.ids import AccountId, HoldId, OrgId
@@ -68,6 +69,7 @@ class RedisLedger:
         of ``tick``), ``deadline`` bounds each call. In tests only: ``test_store_clock`` takes the place
         of the store's TIME, ``test_library`` that of ledger.lua."""
         self._client = client
+        self._lane = Lane(client)
         self._clock = clock or SystemClock()
         self._deadline = deadline
         self._test_store_clock = test_store_clock
@@ -85,6 +87,7 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._lane.aclose()
         await self._client.aclose()
 
     async def found_epoch(self, *, fresh: bool) -> str:
@@ -189,17 +192,17 @@ class RedisLedger:
         if hold is not None:
             keys.append(org_key(org, f"hold:{hold}"))
         injected = str(self._test_store_clock.unix_ms()) if self._test_store_clock else ""
-        call = (f"tg1_{verb}", len(keys), *keys, epoch, injected, *arguments)
+        call = ("FCALL", f"tg1_{verb}", len(keys), *keys, epoch, injected, *arguments)
         try:
             if not self._loaded:
                 await self._load()
             try:
-                return await self._client.fcall(*call)
+                return await self._lane.call(*call)
             except ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
             await self._load()  # a store that started anew; nothing was done by the first call
-            return await self._client.fcall(*call)
+            return await self._lane.call(*call)
         except ResponseError as error:
             code, _, rest = str(error).partition(" ")
             if code == "TGEPOCH":
