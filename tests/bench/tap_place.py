@@ -177,76 +177,68 @@ async def leave_after_first_chunk(port: int) -> float:
     return left_at
 
 
+async def loaded(target: Target, *, seconds: float, work_dir: Path) -> dict[str, Any]:
+    """Requests/s and Envoy's CPU, for JSON answers and for streams."""
+    figures: dict[str, Any] = {}
+    program = compiled("loadgen", ROOT / ".tidegate" / "bench")
+    for scenario in (SCENARIOS[0], SCENARIOS[-1]):
+        before = target.cpu_s()["envoy"]
+        options: dict[str, Any] = {"seconds": seconds, "work_dir": work_dir, "cpus": {0, 1}}
+        result = await asyncio.to_thread(
+            run_slice, program, scenario, port=target.port, token="-", model="m", **options
+        )
+        spent = target.cpu_s()["envoy"] - before
+        if scenario.stream:
+            chunks = result["chunks"]
+            figures["cpu_s_per_1000_chunks"] = spent / chunks * 1000 if chunks else None
+        else:
+            figures |= {
+                "rps": result["rps"],
+                "cpu_us_per_request": spent / max(1, result["started"]) * 1e6,
+            }
+    return figures
+
+
+async def abort_delays(port: int, seen: Passing) -> dict[str, float]:
+    """From a client's closing its socket to the filter's stream ending, in milliseconds."""
+    delays = []
+    for _ in range(ABORTS):
+        await asyncio.wait_for(seen.idle.wait(), 10)  # streams of the load have ended with it
+        seen.ended_at.clear()
+        seen.ended.clear()
+        left_at = await leave_after_first_chunk(port)
+        await asyncio.wait_for(seen.ended.wait(), 10)
+        delays.append((seen.ended_at[0] - left_at) * 1000)
+    return {"p50": statistics.median(delays), "max": max(delays)}
+
+
 async def measured(place: str, *, upstream: Upstream, work_dir: Path, seconds: float) -> dict[str, Any]:
     """Every figure of one place."""
     port, tap_socket = free_port(), work_dir / f"{place}.sock"
     seen = Passing()
     server = await seen.start(tap_socket)
-    figures: dict[str, Any] = {"place": place}
 
     def start(*, mirror: bool) -> subprocess.Popen[bytes]:
         config = work_dir / f"{place}-{mirror}.json"
-        config.write_text(
-            json.dumps(
-                bootstrap(
-                    place=place,
-                    port=port,
-                    upstream_port=upstream.port,
-                    tap_socket=tap_socket,
-                    admin=work_dir / f"{place}.admin",
-                    mirror=mirror,
-                )
-            )
+        built = bootstrap(
+            place=place,
+            port=port,
+            upstream_port=upstream.port,
+            tap_socket=tap_socket,
+            admin=work_dir / f"{place}.admin",
+            mirror=mirror,
         )
-        command = [
-            str(envoy_path()),
-            "-c",
-            str(config),
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "-l",
-            "error",
-        ]
-        return subprocess.Popen(command)
+        config.write_text(json.dumps(built))
+        options = ("--concurrency", "1", "--disable-hot-restart", "-l", "error")
+        return subprocess.Popen([str(envoy_path()), "-c", str(config), *options])
 
+    figures: dict[str, Any] = {"place": place}
     envoy = start(mirror=False)
     try:
         wait_for_port(port, envoy)
         target = Target(name=place, port=port, token="-", parts={"envoy": [envoy.pid]})
-        for scenario in (SCENARIOS[0], SCENARIOS[-1]):
-            before = target.cpu_s()["envoy"]
-            result = await asyncio.to_thread(
-                run_slice,
-                compiled("loadgen", ROOT / ".tidegate" / "bench"),
-                scenario,
-                port=port,
-                token="-",
-                model="m",
-                seconds=seconds,
-                work_dir=work_dir,
-                cpus={0, 1},
-            )
-            spent = target.cpu_s()["envoy"] - before
-            if scenario.stream:
-                figures |= {
-                    "chunks": result["chunks"],
-                    "cpu_s_per_1000_chunks": spent / max(1, result["chunks"]) * 1000,
-                }
-            else:
-                figures |= {
-                    "rps": result["rps"],
-                    "cpu_us_per_request": spent / max(1, result["started"]) * 1e6,
-                }
-        delays = []
-        for _ in range(ABORTS if place != "none" else 0):
-            await asyncio.wait_for(seen.idle.wait(), 10)  # streams of the load have ended with it
-            seen.ended_at.clear()
-            seen.ended.clear()
-            left_at = await leave_after_first_chunk(port)
-            await asyncio.wait_for(seen.ended.wait(), 10)
-            delays.append((seen.ended_at[0] - left_at) * 1000)
-        figures["abort_seen_ms"] = {"p50": statistics.median(delays), "max": max(delays)} if delays else None
+        figures |= await loaded(target, seconds=seconds, work_dir=work_dir)
+        figures["abort_seen_ms"] = await abort_delays(port, seen) if place != "none" else None
     finally:
         envoy.terminate()
         envoy.wait(10)

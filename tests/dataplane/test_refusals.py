@@ -189,5 +189,5 @@ def test_every_decision_is_in_the_books_and_they_verify(small: Gateway) -> None:
     kinds = set()
     for segment in sorted((small.state / "books").rglob("*.jsonl")):
         for line in segment.read_text().splitlines():
-            kinds.add(json.loads(line)["type"])
+            kinds.add(json.loads(line)["event"]["type"])
     assert {"hold.granted", "hold.settled", "hold.refused", "access"} <= kinds, report
