@@ -17,10 +17,3 @@ class BookkeeperSettings:
     books_dir: Path = setting("BOOKS_DIR", "directory of the event segments; one writer")
     region: str = setting("REGION", "name of this region", default="local")
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")
-    policy_dir: Path = setting(
-        "POLICY_DIR", "directory with budgets.yaml, models.yaml and auth.yaml", default=Path()
-    )
-    """Not read: the bookkeeper judges by what stands in the ledger. Known because one environment serves
-    all processes of a region."""
-    secrets_dir: Path = setting("SECRETS_DIR", "directory of the keys", default=Path())
-    """Not read either: books must not depend on a key."""

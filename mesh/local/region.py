@@ -136,8 +136,6 @@ def _services(region: Region) -> list[Part]:
                 region,
                 region=REGION,
                 listen=at.socket("bookkeeper"),
-                policy_dir=at.policy,
-                secrets_dir=at.secrets,
                 ledger_url=ledger_url,
                 books_dir=at.books,
             ),
