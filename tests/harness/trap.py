@@ -71,13 +71,17 @@ async def _until_listening(port: int, process: asyncio.subprocess.Process) -> No
 
 
 @asynccontextmanager
-async def trap_stack(directory: Path, version: str) -> AsyncIterator[TrapStack]:
-    """Everything up and answering; Envoy's log is shown when the test fails (pytest captures it)."""
+async def trap_stack(directory: Path, version: str, *, dead_workers: int = 0) -> AsyncIterator[TrapStack]:
+    """Everything up and answering; Envoy's log is shown when the test fails (pytest captures it).
+
+    ``dead_workers``: so many more endpoints of the sidecars, at which nobody listens.
+    """
     sidecar = ScriptedSidecar(directory / "s.sock")
     await sidecar.start()
     port = free_ports()
     async with pod() as serving:
-        side = (Endpoint(pipe=str(sidecar.path)),)
+        dead = (Endpoint(pipe=str(directory / f"dead-{number}.sock")) for number in range(dead_workers))
+        side = (Endpoint(pipe=str(sidecar.path)), *dead)
         endpoints = {
             HOST.format("ext-authz"): side,
             HOST.format("ext-proc"): side,

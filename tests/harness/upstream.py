@@ -21,6 +21,8 @@ class Pod:
         self.bodies: list[bytes] = []
         self.statuses: list[int] = []
         self.events = 20
+        self.hold: asyncio.Event | None = None
+        """Streams stop after their first event until this is set."""
         self.left = asyncio.Event()
         self.chunk_sent = asyncio.Event()
 
@@ -64,6 +66,8 @@ class Pod:
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
             self.chunk_sent.set()
+            if self.hold is not None:
+                await self.hold.wait()
             await asyncio.sleep(EVENT_GAP_S)
         writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
         await writer.drain()
