@@ -1,4 +1,4 @@
-"""Calls from Envoy to the sidecars: dead workers, many long streams, and an access log that survives Envoy."""
+"""Calls from Envoy to the sidecars: dead workers, many long streams, an access log that survives Envoy."""
 
 from __future__ import annotations
 
