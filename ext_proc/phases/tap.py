@@ -29,6 +29,7 @@ from ext_proc.vocabulary import (
     OpeningOverdue,
     PeerGone,
     Phase,
+    ReplyNow,
     ResponseBodyArrived,
     ResponseHeadersArrived,
 )
@@ -42,6 +43,8 @@ from gateway.openai.error_body import error_body, error_headers
 OPENING_S: Final = Seconds(0.1)
 """How long headers are kept back. SGLang sends them with its first bytes; the headers of an engine that
 does not go on after this time, and an error then stands in the stream."""
+RETRIED_STATUS: Final = 503
+"""The one answer of an engine that the routes' retry policy repeats (mesh/base/gateway.yaml, retryOn)."""
 
 
 class TapStage(Enum):
@@ -205,9 +208,18 @@ class Tap(Machine[TapStage]):
     def _fail(self, error: GatewayError, *, chunks: int, end: bool) -> tuple[TapStage, Effects]:
         """Nothing of this attempt has gone on: it becomes the error it is, and a 503 is tried again.
 
-        ``chunks`` of its body wait for a reply; the first becomes the error's body.
+        ``chunks`` of its body wait for a reply; the first becomes the error's body. Headers without a
+        body cannot be given one, so an error that Envoy does not repeat is answered at once.
         """
         record = self._record()
+        if chunks == 0 and error.http_status != RETRIED_STATUS:
+            reply = ReplyNow(
+                status=error.http_status,
+                headers={**error_headers(error), names.REQUEST_ID: record.request_id},
+                body=error_body(error),
+                details=f"tidegate_engine_{error.code}",
+            )
+            return TapStage.CLOSED, (*engine_failed(record, error), reply, CloseStream())
         texts = (error_body(error), *(b"" for _ in range(chunks - 1)))[:chunks]
         replies = tuple(Continue(phase=Phase.RESPONSE_BODY, body=text) for text in texts)
         effects = (*engine_failed(record, error), error_headers_reply(record, error), *replies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ class Up:
 
     def run(self) -> int:
         """0 after a stop that was asked for. Raises Refusal."""
+        # Logs, books and sockets of every part are nobody else's, also in a state directory that was there.
+        os.umask(0o077)
         try:
             prepare(self._layout)
             refuse_full_disk(self._layout)

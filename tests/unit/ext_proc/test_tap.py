@@ -17,6 +17,7 @@ from ext_proc.vocabulary import (
     ObserveAnswer,
     OpeningOverdue,
     Phase,
+    ReplyNow,
     Settle,
     Store,
     Void,
@@ -251,12 +252,15 @@ def test_an_engines_4xx_is_answered_in_our_shape_and_releases_the_hold() -> None
     ("status", "as_status"), [(500, 502), (503, 503), (404, 502), (302, 502), (429, 503)]
 )
 def test_what_envoy_may_try_again_keeps_its_hold(status: int, as_status: int) -> None:
-    for events in (
-        [answer_headers(status, "text/plain"), chunk(b"x", end=True)],
-        [answer_headers(status, end=True)],
-    ):
-        _, effects = tap_after(*events)
-        assert shown(effects)[0] == str(as_status)
+    _, with_body = tap_after(answer_headers(status, "text/plain"), chunk(b"x", end=True))
+    assert shown(with_body)[0] == str(as_status)
+    _, bare = tap_after(answer_headers(status, end=True))
+    if as_status == 503:
+        assert shown(bare)[0] == "503", "Envoy tries it again"
+    else:
+        reply = only(ReplyNow, tuple(bare))
+        assert (reply.status, orjson.loads(reply.body)["error"]["code"]) == (as_status, "bad_gateway")
+    for effects in (with_body, bare):
         assert none(Void, tuple(effects))
         assert none(Settle, tuple(effects))
 
@@ -307,4 +311,4 @@ def test_a_record_that_is_none_passes(fields: dict[str, object]) -> None:
 def test_a_status_that_is_no_number_is_a_bad_gateway() -> None:
     opening = answer_headers(end=True)
     _, effects = tap_after(replace(opening, headers={":status": "²00"}))
-    assert shown(effects)[0] == "502"
+    assert only(ReplyNow, tuple(effects)).status == 502
