@@ -27,7 +27,7 @@ from ext_authz.token_cache import CachedToken, TokenCache
 from gateway.contract.clock import Clock
 from gateway.contract.principal import Principal
 from gateway.telemetry import names
-from gateway.telemetry.metrics import counter
+from gateway.telemetry.metrics import child, counter
 
 
 class KeySources(Protocol):
@@ -73,11 +73,11 @@ class Checker:
         decision = decide(outcome)
         match decision:
             case Allow():
-                self._checks.labels(verdict="allow", code="ok").inc()
+                child(self._checks, "allow", "ok").inc()
             case Deny(error=error):
-                self._checks.labels(verdict="deny", code=error.code).inc()
+                child(self._checks, "deny", error.code).inc()
             case Unavailable(error=outage):
-                self._checks.labels(verdict="unavailable", code=outage.code).inc()
+                child(self._checks, "unavailable", outage.code).inc()
         return decision
 
     async def _principal(self, credential: Credential) -> Principal:
@@ -85,7 +85,7 @@ class Checker:
             return check_api_key(credential.token, self._sources.api_keys(), now=self._clock.unix_ms())
         policy = self._policy()
         cached = self._remembered(credential.token, policy)
-        self._lookups.labels(result="miss" if cached is None else "hit").inc()
+        child(self._lookups, "miss" if cached is None else "hit").inc()
         return await self._verified(credential.token, policy) if cached is None else cached
 
     def _remembered(self, text: str, policy: AuthPolicy) -> Principal | None:

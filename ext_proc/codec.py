@@ -74,6 +74,9 @@ def _plain_fields(struct: Any) -> dict[str, object]:
 
 
 def _plain(value: Any) -> object:
+    text = value.string_value
+    if text:  # nearly always; what follows tells the empty text from the other kinds
+        return text
     match value.WhichOneof("kind"):
         case "string_value":
             return str(value.string_value)
@@ -103,9 +106,11 @@ def write_reply(reply: Reply) -> bytes:
     else:
         response = _continued(reply)
     if reply.metadata:
-        # A Struct of Structs: assigned in place, because update() would copy twice.
+        # Each field in its place: update() would look at every value's type and copy twice.
         for namespace, fields in reply.metadata.items():
-            response.dynamic_metadata.fields[namespace].struct_value.update(dict(fields))
+            written = response.dynamic_metadata.fields[namespace].struct_value.fields
+            for name, text in fields.items():
+                written[name].string_value = text
     return bytes(response.SerializeToString())
 
 

@@ -9,7 +9,7 @@ from ext_proc.vocabulary import ObserveAdmission, ObserveAnswer, ObserveLookup
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.telemetry import names
-from gateway.telemetry.metrics import TOKEN_BUCKETS, counter, histogram
+from gateway.telemetry.metrics import TOKEN_BUCKETS, child, counter, histogram
 
 _MODEL = "gen_ai_request_model"
 
@@ -38,36 +38,36 @@ class Measures:
 
     def admission(self, seen: ObserveAdmission) -> None:
         """A decision of admit."""
-        self._admissions.labels(verdict=seen.verdict, code=seen.code).inc()
+        child(self._admissions, seen.verdict, seen.code).inc()
         self._admit_s.observe(max(0.0, self._clock.monotonic_s() - seen.began_s))
 
     def lookup(self, seen: ObserveLookup) -> None:
         """A look-up, or that there was none."""
-        self._lookups.labels(result=seen.result).inc()
+        child(self._lookups, seen.result).inc()
 
     def answer(self, seen: ObserveAnswer) -> None:
         """An answer that has ended."""
         model = seen.model
-        self._finishes.labels(model, seen.finish_reason).inc()
+        child(self._finishes, model, seen.finish_reason).inc()
         tokens = {"input": seen.prompt, "output": seen.completion, "cached": seen.cached}
         for kind, amount in tokens.items():
             if amount:
-                self._usage.labels(kind, model).observe(amount)
+                child(self._usage, kind, model).observe(amount)
         for metric, seconds in (
             (self._duration, seen.duration_s),
             (self._first, seen.first_token_s),
             (self._each, seen.seconds_per_output_token),
         ):
             if seconds is not None:
-                metric.labels(model).observe(max(0.0, seconds))
+                child(metric, model).observe(max(0.0, seconds))
 
     def stored(self, result: str) -> None:
         """``stored``, ``unavailable`` or ``too_large``."""
-        self._stores.labels(result=result).inc()
+        child(self._stores, result).inc()
 
     def resolved(self, outcome: str, *, by: str) -> None:
         """A hold that this process resolved first, in the role ``by``."""
-        self._resolved.labels(outcome=outcome, by=by).inc()
+        child(self._resolved, outcome, by).inc()
 
     def policy_conflict(self) -> None:
         """The ledger has other limits under our policy version."""
@@ -75,7 +75,7 @@ class Measures:
 
     def went_on_without(self, hop: str) -> None:
         """A hop that fails open did."""
-        self._open.labels(hop=hop).inc()
+        child(self._open, hop).inc()
 
     @contextmanager
     def ledger_call(self, verb: str) -> Iterator[None]:
@@ -88,4 +88,4 @@ class Measures:
             outcome = "unavailable"
             raise
         finally:
-            self._ledger_s.labels(verb=verb, outcome=outcome).observe(self._clock.monotonic_s() - began)
+            child(self._ledger_s, verb, outcome).observe(self._clock.monotonic_s() - began)

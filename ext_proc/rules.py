@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 
@@ -59,4 +58,4 @@ def length_prefixed(*parts: bytes) -> bytes:
 
 def hmac_hex(key: bytes, *parts: str) -> str:
     """HMAC-SHA256 over the length-prefixed parts, as hex digits."""
-    return hmac.new(key, length_prefixed(*(part.encode() for part in parts)), hashlib.sha256).hexdigest()
+    return hmac.digest(key, length_prefixed(*[part.encode() for part in parts]), "sha256").hex()

@@ -21,7 +21,9 @@ from gateway.contract.units import Seconds, Tokens, UnixMillis
 Headers: TypeAlias = Mapping[str, str]
 """Lower-case names; a header that stands twice is joined by a comma, as HTTP joins it."""
 Fields: TypeAlias = Mapping[str, object]
-"""One namespace of dynamic metadata."""
+"""One namespace of dynamic metadata, as it is read."""
+Texts: TypeAlias = Mapping[str, str]
+"""One as it is written: all values are strings, because a Struct's numbers are doubles."""
 
 
 class Phase(Enum):
@@ -128,7 +130,7 @@ class Continue:
     remove_headers: tuple[str, ...] = ()
     body: bytes | None = None
     clear_route_cache: bool = False
-    metadata: Mapping[str, Fields] = field(default_factory=dict)
+    metadata: Mapping[str, Texts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ class ReplyNow:
     headers: Headers
     body: bytes
     details: str
-    metadata: Mapping[str, Fields] = field(default_factory=dict)
+    metadata: Mapping[str, Texts] = field(default_factory=dict)
 
 
 # --- effects: questions, each answered by one event ---

@@ -8,7 +8,6 @@ or changed by whoever can write to the store does not open.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from typing import Final
 
@@ -42,4 +41,4 @@ class Sealer:
 
     def _mac(self, org: OrgId, key: str, epoch: str, at: bytes, body: bytes) -> bytes:
         covered = length_prefixed(org.encode(), key.encode(), epoch.encode(), at, body)
-        return hmac.digest(self._key, covered, hashlib.sha256)
+        return hmac.digest(self._key, covered, "sha256")

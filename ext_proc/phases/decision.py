@@ -12,7 +12,7 @@ import orjson
 from ext_proc.cache.store import CachedAnswer
 from ext_proc.phases.limits import limit_texts
 from ext_proc.phases.plan import Plan
-from ext_proc.vocabulary import Continue, Fields, Phase, ReplyNow
+from ext_proc.vocabulary import Continue, Phase, ReplyNow, Texts
 from gateway.budget.ledger import Granted
 from gateway.contract import headers as names
 from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
@@ -30,7 +30,7 @@ JSON_TYPE: Final = "application/json"
 STREAM_TYPE: Final = "text/event-stream; charset=utf-8"
 
 
-def in_namespace(record: AdmissionRecord) -> Mapping[str, Fields]:
+def in_namespace(record: AdmissionRecord) -> Mapping[str, Texts]:
     """The record as dynamic metadata."""
     return {names.NS_ADMIT: record.to_fields()}
 

@@ -99,7 +99,7 @@ def error_headers_reply(record: AdmissionRecord, error: GatewayError) -> Continu
     )
 
 
-def metered_fields(meter: Meter) -> dict[str, object]:
+def metered_fields(meter: Meter) -> dict[str, str]:
     """Namespace ``tidegate.tap``, for the access log."""
     charge = meter.charge()
     return {**charge.detail, "used": str(charge.used), "unknown": "true" if charge.unknown else "false"}

@@ -7,7 +7,8 @@ memory-mapped file there and gateway/api adds them up (prometheus_client, "Multi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -33,6 +34,10 @@ SECONDS_BUCKETS: Final = (
 """OTel's GenAI advice for durations, widened downwards for the filters' own times."""
 TOKEN_BUCKETS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 """OTel's advice for gen_ai.client.token.usage."""
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+CHILDREN_KEPT: Final = 4096
+"""Far more than there are combinations of label values; labels are of closed sets."""
 
 _made: Final[dict[str, Counter | Gauge | Histogram]] = {}
 
@@ -61,6 +66,13 @@ def histogram(
     if not isinstance(metric, Histogram):
         metric = _made[name] = Histogram(name, meaning, labels, buckets=buckets)
     return metric
+
+
+@lru_cache(maxsize=CHILDREN_KEPT)
+def child(metric: _Metric, *values: str) -> _Metric:
+    """``metric.labels(*values)``, looked up once: the client library's own look-up takes a lock and builds
+    texts, and a request counts a dozen times."""
+    return metric.labels(*values)
 
 
 def exposition(directory: str) -> bytes:

@@ -61,6 +61,9 @@ def _python_env(of: Region, /, **settings: object) -> dict[str, str]:
         "TIDEGATE_LOG_LEVEL": of.log_level,
         "PYTHONPATH": str(CHECKOUT),
         "PROMETHEUS_MULTIPROC_DIR": str(of.layout.metrics),
+        # gRPC's older listener polls in the thread that waits for events; its event engine hands each one
+        # over from threads of its own, a fifth of a filter's stream. A gRPC without the choice ignores it.
+        "GRPC_EXPERIMENTS": "-event_engine_listener",
     }
 
 
