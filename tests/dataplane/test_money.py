@@ -112,6 +112,23 @@ def test_an_engine_that_always_fails_costs_nothing(gateway: Gateway, engine: Twi
     until_answered(gateway)
 
 
+@pytest.mark.parametrize("status", [302, 500])
+def test_an_engines_error_without_a_body_has_openais_shape(
+    gateway: Gateway, engine: Twin, status: int
+) -> None:
+    before = used(gateway)
+    text = f"bodiless {status}"
+    headers = {"location": "http://inside/", "set-cookie": "a=b"}
+    engine.script({"contains": text, "status": status, "body": "", "headers": headers})
+    with gateway.client() as client:
+        answer = client.post("/chat/completions", json=request_body(text))
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "bad_gateway"
+    assert "set-cookie" not in answer.headers
+    assert used(gateway) == before
+    until_answered(gateway)
+
+
 def test_queue_full_on_a_stream_is_repeated_not_shown(gateway: Gateway, engine: Twin) -> None:
     engine.script({"contains": "queue full once", "error_frame": True, "times": 1})
     with gateway.client() as client:
