@@ -4,6 +4,7 @@ protobuf."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ext_proc.stream import OutOfOrder
@@ -94,54 +95,50 @@ def _plain(value: Any) -> object:
 
 def write_reply(reply: Reply) -> bytes:
     """The message that says ``reply``."""
+    if isinstance(reply, Continue) and reply == Continue(phase=reply.phase):
+        return _unchanged(reply.phase)
+    return _written(reply)
+
+
+@cache
+def _unchanged(phase: Phase) -> bytes:
+    """Most replies are this one."""
+    return _written(Continue(phase=phase))
+
+
+def _written(reply: Reply) -> bytes:
+    # Every message is filled where it stands: one given to a constructor would be copied, body and all.
+    response = wire.ProcessingResponse()
     if isinstance(reply, ReplyNow):
-        response = wire.ProcessingResponse(
-            immediate_response=wire.ImmediateResponse(
-                status=wire.HttpStatus(code=reply.status),
-                headers=_mutation(reply.headers),
-                body=reply.body,
-                details=reply.details,
-            )
-        )
+        now = response.immediate_response
+        now.status.code = reply.status
+        now.body = reply.body
+        now.details = reply.details
+        _set_headers(now.headers, reply.headers)
     else:
-        response = _continued(reply)
-    if reply.metadata:
-        # Each field in its place: update() would look at every value's type and copy twice.
-        for namespace, fields in reply.metadata.items():
-            written = response.dynamic_metadata.fields[namespace].struct_value.fields
-            for name, text in fields.items():
-                written[name].string_value = text
+        _continue(response, reply)
+    for namespace, texts in reply.metadata.items():
+        written = response.dynamic_metadata.fields[namespace].struct_value.fields
+        for name, text in texts.items():
+            written[name].string_value = text
     return bytes(response.SerializeToString())
 
 
-def _continued(reply: Continue) -> Any:
-    common = wire.CommonResponse(clear_route_cache=reply.clear_route_cache)
+def _continue(response: Any, reply: Continue) -> None:
+    common = getattr(response, reply.phase.value).response
+    common.SetInParent()  # also where nothing is changed
+    common.clear_route_cache = reply.clear_route_cache
     if reply.set_headers or reply.remove_headers:
-        common.header_mutation.CopyFrom(_mutation(reply.set_headers, reply.remove_headers))
-    if reply.body is not None:
-        if reply.body:
-            common.body_mutation.body = reply.body
-        else:
-            common.body_mutation.clear_body = True
-    match reply.phase:
-        case Phase.REQUEST_HEADERS:
-            return wire.ProcessingResponse(request_headers=wire.HeadersResponse(response=common))
-        case Phase.REQUEST_BODY:
-            return wire.ProcessingResponse(request_body=wire.BodyResponse(response=common))
-        case Phase.RESPONSE_HEADERS:
-            return wire.ProcessingResponse(response_headers=wire.HeadersResponse(response=common))
-        case Phase.RESPONSE_BODY:
-            return wire.ProcessingResponse(response_body=wire.BodyResponse(response=common))
+        _set_headers(common.header_mutation, reply.set_headers)
+        common.header_mutation.remove_headers.extend(reply.remove_headers)
+    if reply.body:
+        common.body_mutation.body = reply.body
+    elif reply.body is not None:
+        common.body_mutation.clear_body = True
 
 
-def _mutation(set_headers: Mapping[str, str], remove: tuple[str, ...] = ()) -> Any:
-    return wire.HeaderMutation(
-        set_headers=[
-            wire.HeaderValueOption(
-                header=wire.HeaderValue(key=name, raw_value=value.encode()),
-                append_action=wire.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for name, value in set_headers.items()
-        ],
-        remove_headers=remove,
-    )
+def _set_headers(mutation: Any, headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        option = mutation.set_headers.add(append_action=wire.OVERWRITE_IF_EXISTS_OR_ADD)
+        option.header.key = name
+        option.header.raw_value = value.encode()

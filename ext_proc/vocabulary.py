@@ -27,7 +27,7 @@ Texts: TypeAlias = Mapping[str, str]
 
 
 class Phase(Enum):
-    """Which of Envoy's messages a reply answers."""
+    """Which of Envoy's messages a reply answers. Values are the fields of ProcessingResponse."""
 
     REQUEST_HEADERS = "request_headers"
     REQUEST_BODY = "request_body"

@@ -139,7 +139,7 @@ def _principal(metadata: Any) -> tuple[str, str]:
 def _texts(struct: Any) -> dict[str, str]:
     """The string fields of a Struct."""
     return {
-        name: value.string_value
+        name: text
         for name, value in struct.fields.items()
-        if value.WhichOneof("kind") == "string_value"
+        if (text := value.string_value) or value.WhichOneof("kind") == "string_value"
     }

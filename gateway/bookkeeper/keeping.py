@@ -4,6 +4,7 @@ kill at any point loses nothing, and repeats only what the books then know."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -211,7 +212,8 @@ class Keeping:
         return True
 
     def _count(self, events: Sequence[Event]) -> None:
+        for kind, count in Counter(event.type for event in events).items():
+            self._sealed.labels(type=kind.value).inc(count)
         for event in events:
-            self._sealed.labels(type=event.type.value).inc()
             if event.type is EventType.EVENT_UNREADABLE:
                 self._log.error("books.unreadable_event", id=event.id, reason=event.reason)

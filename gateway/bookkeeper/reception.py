@@ -11,7 +11,7 @@ from gateway.bookkeeper.resolving import Resolving
 from gateway.contract.clock import Clock
 from gateway.contract.ids import RegionName
 from gateway.telemetry import names
-from gateway.telemetry.metrics import counter
+from gateway.telemetry.metrics import child, counter
 
 
 class Reception:
@@ -50,4 +50,4 @@ class Reception:
         if not entry.org and not self._anonymous.take():
             self._dropped.labels(effect="anonymous_access").inc()
         elif self._inbox.offer(event_of(entry, self._region)):
-            self._entries.labels(result="recorded").inc()
+            child(self._entries, "recorded").inc()

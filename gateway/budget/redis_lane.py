@@ -24,7 +24,7 @@ class Lane:
     command whose answer is lost has failed, and whoever holds its operation id may repeat it."""
 
     def __init__(self, client: Any) -> None:
-        """``client`` as ``redis_connection.connect`` makes it; its timeouts bound each answer here too."""
+        """``client`` as ``redis_connection.connect`` makes it; its timeout bounds each batch here too."""
         self._client = client
         self._connection: Any = None
         self._waiting: list[Item] = []
@@ -65,18 +65,14 @@ class Lane:
         if not batch:
             return
         try:
-            connection = await self._open()
-            packed = connection.pack_commands(command for command, _ in batch)
-            await connection.send_packed_command(packed, check_health=False)
-            for _, answer in batch:
-                try:
-                    reply = await connection.read_response()
-                except ResponseError as refusal:
-                    if not answer.done():
-                        answer.set_exception(refusal)
-                else:
-                    if not answer.done():
-                        answer.set_result(reply)
+            # One bound around the whole exchange, in place of the driver's around each write and read, for
+            # which it starts a task.
+            async with asyncio.timeout(self._client.connection_pool.connection_kwargs["socket_timeout"]):
+                connection = await self._open()
+                packed = connection.pack_commands(command for command, _ in batch)
+                await connection.send_packed_command(packed, check_health=False)
+                for _, answer in batch:
+                    await _answered(connection, answer)
         except (RedisError, OSError) as error:
             await self._drop()
             self._fail(batch, error)
@@ -90,6 +86,7 @@ class Lane:
         has closed meanwhile, or that holds an answer nobody asked for, is not used again."""
         if self._connection is None:
             self._connection = await self._client.connection_pool.get_connection()
+            self._connection.socket_timeout = None
         elif self._connection.is_connected and await self._connection.can_read():
             await self._connection.disconnect(nowait=True)
         if not self._connection.is_connected:
@@ -105,3 +102,15 @@ class Lane:
         for _, answer in items:
             if not answer.done():
                 answer.set_exception(error)
+
+
+async def _answered(connection: Any, answer: asyncio.Future[Any]) -> None:
+    """Read one answer, for whoever may still wait for it."""
+    try:
+        reply = await connection.read_response()
+    except ResponseError as refusal:
+        if not answer.done():
+            answer.set_exception(refusal)
+    else:
+        if not answer.done():
+            answer.set_result(reply)
