@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any, Final
 SOURCES: Final = Path(__file__).parent / "src"
 SLICE_GRACE_S: Final = 45
 """A slice that hangs longer than this beyond its length is ended and reported as failed."""
+
+_FIRST_NUMBERS: Final = itertools.count(step=10_000_000)
+"""Where each slice begins to count its fresh bodies: a number that came before would be a cache hit."""
 
 
 class BenchError(Exception):
@@ -92,6 +96,7 @@ def run_slice(
         *("--path", "/v1/chat/completions", "--body", str(body_file)),
         *("--header", f"authorization: Bearer {token}", "-c", str(scenario.connections)),
         *("-d", str(seconds), "--warmup", "0.3", "--timeout", "20"),
+        *("--seq", str(next(_FIRST_NUMBERS))),
     ]
     try:
         done = subprocess.run(
