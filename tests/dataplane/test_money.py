@@ -275,11 +275,13 @@ orgs:
         async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client:
 
             async def one(number: int) -> list[int]:
-                statuses = []
-                for turn in range(3):
-                    body = request_body(f"c{number} t{turn}", max_tokens=15, stream=number % 2 == 0)
+                """Ask until the budget is used up; while the filters are away try again, as SDKs do."""
+                statuses: list[int] = []
+                while 429 not in statuses and len(statuses) < 200:
+                    body = request_body(f"c{number} t{len(statuses)}", max_tokens=15, stream=number % 2 == 0)
                     with contextlib.suppress(httpx.HTTPError):
                         statuses.append((await client.post("/chat/completions", json=body)).status_code)
+                        await asyncio.sleep(0.1 if statuses[-1] == 503 else 0)
                 return statuses
 
             async def killer() -> None:
@@ -296,6 +298,6 @@ orgs:
         statuses = [status for result in results for status in result]
         assert spent <= ROOM
         assert 200 in statuses
-        assert 429 in statuses or 503 in statuses
+        assert all(429 in result for result in results), "everybody was told in the end"
     finally:
         await asyncio.to_thread(gateway.close)
