@@ -40,11 +40,15 @@ class Lane:
         return await answer
 
     async def aclose(self) -> None:
-        """End what is under way. The connection is closed with its client."""
+        """End what is under way and give the connection back to its client, who closes it."""
         if self._carrier is not None:
             self._carrier.cancel()
             await asyncio.wait((self._carrier,))
         self._end()  # a carrier cancelled before its first step has done nothing, not even its ``finally``
+        if self._connection is not None:
+            pool, connection, self._connection = self._client.connection_pool, self._connection, None
+            connection.socket_timeout = pool.connection_kwargs["socket_timeout"]
+            await pool.release(connection)
 
     async def _carry(self) -> None:
         """Batches until nothing waits."""

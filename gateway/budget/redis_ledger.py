@@ -85,9 +85,13 @@ class RedisLedger:
         """A ledger at TIDEGATE_LEDGER_URL. Does no I/O. Raises ValueError for a bad URL."""
         return cls(connect(url, timeout=DEADLINE))
 
-    async def aclose(self) -> None:
-        """Close the connections."""
+    async def leave(self) -> None:
+        """Give back what was taken of the client, which stays open for its owner."""
         await self._lane.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, the client's too."""
+        await self.leave()
         await self._client.aclose()
 
     async def found_epoch(self, *, fresh: bool) -> str:

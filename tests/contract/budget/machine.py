@@ -180,6 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
             window = key.removeprefix(prefix).replace("|tokens|", "|", 1)
             counter = self.run(self.client.hgetall(key))
             assert (int(counter["used"]), int(counter["held"])) == replayed.get(window, (0, 0)), window
+        self.run(self.redis.leave())  # thousands of ledgers share the client's pool
 
 
 def replay(entries: list[dict[str, str]]) -> dict[str, tuple[int, int]]:

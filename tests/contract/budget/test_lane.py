@@ -76,3 +76,12 @@ async def test_closing_fails_what_is_under_way(store: StoreProcess) -> None:
     with pytest.raises(RedisError):
         await waiting
     await client.aclose()
+
+
+async def test_a_closed_lane_gives_its_connection_back(client: Any) -> None:
+    """One that keeps it starves everybody else of the client's pool."""
+    for _ in range(2 * client.connection_pool.max_connections):
+        lane = Lane(client)
+        assert await lane.call("ECHO", "here") == "here"
+        await lane.aclose()
+    assert await client.ping()
