@@ -13,13 +13,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.store import ENTRY_BYTES_MAX, CachedAnswer, CacheUnavailable, Lookup
+from gateway.budget.redis_connection import connect
 from gateway.budget.redis_lane import Lane
 from gateway.contract.ids import OrgId
 from gateway.contract.units import Millis
@@ -44,20 +42,7 @@ class RedisStore:
     @classmethod
     def connect(cls, url: str, sealer: Sealer) -> RedisStore:
         """A store at TIDEGATE_CACHE_URL. Does no I/O. Raises ValueError for a bad URL."""
-        if not url.startswith(("unix:///", "redis://", "rediss://")):
-            raise ValueError(f"cache URL: must be unix:///path or redis://host:port/0, got {url!r}")
-        seconds = WRITE / 1000
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=seconds,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),  # the driver's own retries hang a filter for a minute
-            protocol=2,
-            driver_info=None,
-        )
-        return cls(redis.asyncio.Redis.from_pool(pool), sealer)
+        return cls(connect(url, timeout=WRITE, connections_max=CONNECTIONS_MAX, text=False), sealer)
 
     async def aclose(self) -> None:
         """Close the connections."""

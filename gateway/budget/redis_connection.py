@@ -23,10 +23,11 @@ CONNECTIONS_MAX: Final = 64
 """Of one process; a call beyond them waits for its turn within its deadline."""
 
 
-def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX) -> Any:
+def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX, text: bool = True) -> Any:
     """A ``redis.asyncio.Redis`` for ``unix:///path/to.sock`` or ``redis://host:port/0``, not yet connected.
 
-    ``timeout`` bounds connecting, each read and the wait for a free connection. Text in, text out.
+    ``timeout`` bounds connecting, each read and the wait for a free connection. ``text``: answers are
+    text, else bytes. The driver never tries again by itself: its defaults hang a filter for a minute.
     Raises ValueError for another form.
     """
     if not url.startswith(("unix:///", "redis://", "rediss://")):
@@ -39,7 +40,7 @@ def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
+        decode_responses=text,
         protocol=2,  # no HELLO: one round trip less for each connection
         driver_info=None,
     )

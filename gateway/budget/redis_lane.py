@@ -80,7 +80,7 @@ class Lane:
         except (RedisError, OSError) as error:
             await self._drop()
             self._fail(batch, error)
-        except BaseException:
+        except BaseException:  # cancelled: half an exchange must not be left for the next one
             await self._drop()
             self._fail(batch, Disconnected("the lane was closed"))
             raise

@@ -21,11 +21,9 @@ class BadSetting(ValueError):
     """A variable is missing, unknown or has a value of the wrong form."""
 
 
-def setting(name: str, meaning: str, *, default: Any = dataclasses.MISSING, secret: bool = False) -> Any:
+def setting(name: str, meaning: str, *, default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field read from ``TIDEGATE_<name>``; without default it is required."""
-    return dataclasses.field(
-        default=default, metadata={"env": PREFIX + name, "meaning": meaning, "secret": secret}
-    )
+    return dataclasses.field(default=default, metadata={"env": PREFIX + name, "meaning": meaning})
 
 
 def _converted(variable: str, kind: object, text: str) -> object:
@@ -50,19 +48,17 @@ def _converted(variable: str, kind: object, text: str) -> object:
     raise TypeError(f"{variable}: settings of type {kind!r} are not supported")
 
 
-def load(settings: type[S], *others: type[Any], environment: Mapping[str, str] | None = None) -> S:
-    """``settings`` filled from the environment; ``others`` are the process's other Settings classes,
-    named so that their variables are not reported as unknown. Raises BadSetting."""
+def load(settings: type[S], *, environment: Mapping[str, str] | None = None) -> S:
+    """``settings`` filled from the environment. Raises BadSetting."""
     source = os.environ if environment is None else environment
-    known: set[str] = set()
-    for cls in (settings, *others):
-        known.update(field.metadata["env"] for field in dataclasses.fields(cls))
+    declared = dataclasses.fields(settings)  # type: ignore[arg-type]  # S is a dataclass
+    known = {field.metadata["env"] for field in declared}
     unknown = sorted(name for name in source if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise BadSetting(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
     hints = get_type_hints(settings)
     values: dict[str, object] = {}
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+    for field in declared:
         variable = field.metadata["env"]
         text = source.get(variable)
         if text is None:
@@ -74,10 +70,10 @@ def load(settings: type[S], *others: type[Any], environment: Mapping[str, str] |
 
 
 def effective(settings: object) -> dict[str, str]:
-    """The values in force by variable name, secrets hidden; for the start-up log."""
+    """The values in force by variable name, for the start-up log. Secrets are files, never variables."""
     return {
-        field.metadata["env"]: "(hidden)" if field.metadata["secret"] else str(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)  # type: ignore[arg-type]
+        field.metadata["env"]: str(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)  # type: ignore[arg-type]  # any Settings class
     }
 
 

@@ -6,7 +6,7 @@ not cached.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.openai.answers import choices_of, index_of
@@ -144,11 +144,3 @@ def _add_call(calls: dict[int, dict[str, Any]], part: Mapping[str, Any]) -> None
     call["id"] = part.get("id") or call["id"]
     call["function"]["name"] = function.get("name") or call["function"]["name"]
     call["function"]["arguments"] += function.get("arguments") or ""
-
-
-def sse_to_completion(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The completion that ``chunks`` (parsed data of the events, without ``[DONE]``) add up to."""
-    assembler = Assembler()
-    for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.completion()

@@ -78,10 +78,10 @@ def child(metric: _Metric, *values: str) -> _Metric:
 def exposition(directory: str) -> bytes:
     """All processes' metrics in Prometheus text form, from the multiprocess ``directory``."""
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]
+    multiprocess.MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]  # untyped upstream
     return generate_latest(registry)
 
 
 def forget_process(pid: int, directory: str) -> None:
     """Drop the live gauges of a dead process; its counters stay."""
-    multiprocess.mark_process_dead(pid, path=directory)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(pid, path=directory)  # type: ignore[no-untyped-call]  # untyped upstream

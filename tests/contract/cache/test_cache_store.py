@@ -161,5 +161,5 @@ async def test_a_frozen_store_is_late_and_late_is_unavailable() -> None:
 
 
 def test_a_bad_url_is_said_at_once() -> None:
-    with pytest.raises(ValueError, match="cache URL"):
+    with pytest.raises(ValueError, match="store URL"):
         RedisStore.connect("http://x", SEALER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from gateway.openai.assembly import sse_to_completion
+from gateway.openai.assembly import Assembler
 from gateway.openai.replay import NotReplayable, cached_answer_to_json, cached_answer_to_sse
 from gateway.openai.sse import DONE, SseParser
 
@@ -19,6 +20,14 @@ CALLS = [
     {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}},
     {"id": "c2", "type": "function", "function": {"name": "sub", "arguments": ""}},
 ]
+
+
+def sse_to_completion(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The completion that ``chunks`` (parsed data of the events, without ``[DONE]``) add up to."""
+    assembler = Assembler()
+    for chunk in chunks:
+        assembler.add(chunk)
+    return assembler.completion()
 
 
 def chat_completion(*messages: dict[str, Any], finish: str = "stop", logprobs: Any = None) -> dict[str, Any]:
