@@ -6,13 +6,13 @@ second wall a field whose name is in ``NEVER`` is replaced, and long texts are c
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Final
 
 import orjson
 
 from gateway.contract.clock import Clock, SystemClock
+from gateway.telemetry import crash
 
 NEVER: Final = frozenset(
     {"authorization", "token", "api_key", "secret", "prompt", "messages", "content", "body"}
@@ -77,12 +77,9 @@ def logger(part: str) -> EventLog:
 
 
 def set_level(level: str) -> None:
-    """``debug``, ``info``, ``warning`` or ``error``, for this process. Raises ValueError."""
+    """``debug``, ``info``, ``warning`` or ``error``, for this process, whose failures are told without
+    their texts from now on (``crash``). Raises ValueError."""
     if level not in _LEVELS:
         raise ValueError(f"log level must be one of {', '.join(_LEVELS)}, got {level!r}")
     _threshold[0] = _LEVELS[level]
-    logging.basicConfig(
-        level=logging.WARNING,
-        stream=sys.stdout,
-        format='{"level":"warning","part":"%(name)s","event":"library"}',
-    )
+    crash.install()

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from tests.harness import canary
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m"
@@ -173,5 +175,7 @@ class Gateway:
         return until(ask, "every hold resolved")
 
     def close(self) -> None:
-        """Stop it."""
+        """Send secrets through what still runs, stop it, and look for them in all that it left."""
+        found = canary.sent_and_found(self, MODEL)
         self.tidegate("down")
+        assert found == [], "secrets were written down"
