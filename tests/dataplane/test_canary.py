@@ -6,6 +6,7 @@ here are the ways in which it could go wrong without notice.
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.contract.clock import SystemClock
+from mesh.local.credentials import mint_jwt
 from tests.harness import canary
 from tests.harness.engines import twin
 from tests.harness.gateway import MODEL, Gateway, until
@@ -28,9 +31,9 @@ def test_the_look_finds_what_is_there(gateway: Gateway) -> None:
     for text in (
         f"POST {canary.PROMPT}",
         f'{{"user":"{canary.EMAIL}"}}',
-        canary.base64.b64encode(b"x" + canary.PROMPT.encode() + b"yz").decode(),
+        base64.b64encode(b"x" + canary.PROMPT.encode() + b"yz").decode(),
         gateway.api_key,
-        canary.mint_jwt(gateway.state / "secrets", canary.SystemClock()),
+        mint_jwt(gateway.state / "secrets", SystemClock()),
     ):
         planted.write_text(text)
         try:
@@ -43,7 +46,7 @@ def test_secrets_reach_every_stage_and_stay_nowhere(gateway: Gateway) -> None:
     ids = canary.send(gateway, MODEL)
     assert len(ids) == 2 * len(list(canary.requests(MODEL)))
     until(
-        lambda: all(request_id in canary._books(gateway.state) for request_id in ids), "all are in the books"
+        lambda: all(request_id in canary.books(gateway.state) for request_id in ids), "all are in the books"
     )
     assert canary.leaks(gateway) == []
 

@@ -101,12 +101,13 @@ def sent_and_found(gateway: Gateway, model: str) -> list[str]:
     """``send``, then ``leaks`` once the last request is in the books, or will not come there any more."""
     ids = send(gateway, model)
     deadline = time.monotonic() + BOOKED_S
-    while ids and ids[-1] not in _books(gateway.state) and time.monotonic() < deadline:
+    while ids and ids[-1] not in books(gateway.state) and time.monotonic() < deadline:
         time.sleep(0.05)
     return leaks(gateway)
 
 
-def _books(state: Path) -> str:
+def books(state: Path) -> str:
+    """All segments' text."""
     return "".join(path.read_text(errors="replace") for path in (state / "books").rglob("*.jsonl"))
 
 
@@ -144,9 +145,9 @@ def _texts(gateway: Gateway) -> Iterator[tuple[str, bytes]]:
         ("envoy", _admin(gateway), _ADMIN_PATHS),
     ):
         with client:
-            for path in paths:
+            for page in paths:
                 try:
-                    yield f"{name} {path}", client.get(path).content
+                    yield f"{name} {page}", client.get(page).content
                 except httpx.TransportError:
                     continue  # the test has ended that part
 
