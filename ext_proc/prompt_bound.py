@@ -16,7 +16,6 @@ import orjson
 from gateway.contract.units import Tokens
 from gateway.models.catalogue import Model
 from gateway.openai.requests import WireRequest
-from gateway.openai.terms import Endpoint
 
 SPECIAL_TOKENS: Final = 2
 """What an engine puts around a raw prompt: begin and end of text, or [CLS] and [SEP]."""
@@ -53,7 +52,7 @@ def completion_tokens_wanted(request: WireRequest, model: Model) -> Tokens:
 
 
 def _overhead(request: WireRequest, model: Model) -> int:
-    if request.endpoint is not Endpoint.CHAT:
+    if "messages" not in request.fields:
         return request.prompt_token_ids + SPECIAL_TOKENS * request.prompts
     tools = request.fields.get("tools", ())
     entries = len(request.fields["messages"]) + len(tools)

@@ -95,13 +95,15 @@ def make_plan(
     _refuse_hopeless(request, model)
     wanted = completion_tokens_wanted(request, model)
     directives = read_directives(cache_control)
-    keyed = directives.write and cacheable(model, request)
+    counted = endpoint is not Endpoint.TOKENIZE
+    keyed = counted and directives.write and cacheable(model, request)
     return Plan(
         request_id=request_id,
         principal=principal,
         model=model,
         request=request,
-        prompt_bound=prompt_tokens_bound(request, model),
+        # Ids of a prompt are no tokens read by a model: a hold of 0, which an empty budget grants too.
+        prompt_bound=prompt_tokens_bound(request, model) if counted else Tokens(0),
         wanted=wanted,
         units_min=rules.budgets.minimum_completion_tokens,
         accounts=accounts,
@@ -122,7 +124,7 @@ def _refuse_hopeless(request: WireRequest, model: Model) -> None:
     if request.prompt_token_ids > most or size > most * BYTES_PER_TOKEN_MAX:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {model.context_tokens} tokens; your prompt is longer.",
-            param={Endpoint.CHAT: "messages", Endpoint.COMPLETIONS: "prompt"}.get(request.endpoint, "input"),
+            param=request.content_name,
         )
 
 

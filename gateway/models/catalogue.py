@@ -209,8 +209,9 @@ def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[P
     problems = []
     for index, entry in enumerate(entries):
         context, most = Tokens(entry["context_tokens"]), Tokens(entry["max_completion_tokens"])
-        embeds = "embeddings" in entry["endpoints"]
-        if embeds and len(entry["endpoints"]) > 1:
+        served = [Endpoint(name) for name in entry["endpoints"]]
+        embeds, generates = Endpoint.EMBEDDINGS in served, any(endpoint.generates for endpoint in served)
+        if embeds and generates:
             problems.append(
                 document.problem(
                     ("models", index, "endpoints"),
@@ -218,7 +219,7 @@ def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[P
                     "make two entries",
                 )
             )
-        if not embeds and not 0 < most <= context:
+        if generates and not 0 < most <= context:
             problems.append(
                 document.problem(
                     ("models", index, "max_completion_tokens"),

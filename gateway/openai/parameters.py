@@ -1,4 +1,4 @@
-"""Every parameter of the three endpoints: its check, or why it is not served.
+"""Every parameter of the four endpoints: its check, or why it is not served.
 
 Sources: OpenAI API reference (chat completions, completions, embeddings); SGLang 0.5's
 ChatCompletionRequest for the vendor parameters. A vendor parameter has a check here before a catalogue
@@ -109,6 +109,14 @@ def _prompts(most: int) -> Check:
     return check
 
 
+def _texts(value: Any, place: str) -> None:
+    """A string or an array of strings, empty ones too: they have tokens, or none."""
+    if isinstance(value, list):
+        checks.array(checks.text(), least=1, most=INPUTS_MAX)(value, place)
+    elif not isinstance(value, str):
+        raise checks.wrong_type(value, place, "a string or an array of strings")
+
+
 _STREAM_OPTIONS: Final = checks.obj(
     {
         "include_usage": checks.boolean,
@@ -169,6 +177,13 @@ PARAMETERS: Final[Mapping[Endpoint, Mapping[str, Check]]] = {
         "dimensions": checks.whole(1, 65_536),
         "user": _LABEL,
     },
+    Endpoint.TOKENIZE: {
+        "model": checks.text(most=256, empty=False),
+        "prompt": _texts,
+        "messages": messages.messages,
+        "tools": messages.tools,
+        "add_special_tokens": checks.boolean,
+    },
 }
 """Known and served, subject to the model's capabilities."""
 
@@ -184,6 +199,7 @@ UNSERVED: Final[Mapping[Endpoint, Mapping[str, str]]] = {
     },
     Endpoint.COMPLETIONS: {"suffix": _NO_MODEL},
     Endpoint.EMBEDDINGS: {},
+    Endpoint.TOKENIZE: {},
 }
 """Known to OpenAI, refused with the reason."""
 

@@ -25,10 +25,12 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _NOT_IN_CACHE_KEY: Final = frozenset({"model", "stream", "stream_options", *_LIMITS})
 _ENGINE_STREAM_OPTIONS: Final = {"include_usage": True, "continuous_usage_stats": True}
 _CONTENT: Final = {
-    Endpoint.CHAT: "messages",
-    Endpoint.COMPLETIONS: "prompt",
-    Endpoint.EMBEDDINGS: "input",
+    Endpoint.CHAT: ("messages",),
+    Endpoint.COMPLETIONS: ("prompt",),
+    Endpoint.EMBEDDINGS: ("input",),
+    Endpoint.TOKENIZE: ("prompt", "messages"),
 }
+"""The parameters that carry what the model reads: exactly one of them must be given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +61,27 @@ class WireRequest:
     """stream_options.include_usage."""
     continuous_usage_asked: bool
     prompts: int
-    """How many prompts (completions) or inputs (embeddings); 1 for chat."""
+    """How many prompts (completions, tokenize) or inputs (embeddings); 1 for messages."""
     choices: int
-    """n x prompts, at least 1; 1 for embeddings, which produce no tokens."""
+    """n x prompts, at least 1; 1 for embeddings and tokenize, which produce no tokens."""
     max_tokens_asked: Tokens | None
-    """For each choice; None when the client named none; 0 for embeddings."""
+    """For each choice; None when the client named none; 0 where none are produced."""
     sampling: Sampling
     end_user: str = ""
     """The client's ``user`` or ``safety_identifier``: personal, for a pseudonym only."""
 
+    @property
+    def content_name(self) -> str:
+        """The parameter that carries what the model reads: messages, prompt or input."""
+        return next(name for name in _CONTENT[self.endpoint] if name in self.fields)
+
     def prompt_texts(self) -> Iterator[str]:
         """Every text the model will read, but tools and schemas."""
-        if self.endpoint is Endpoint.CHAT:
-            for message in self.fields["messages"]:
+        content = self.fields[self.content_name]
+        if self.content_name == "messages":
+            for message in content:
                 yield from _message_texts(message)
-            return
-        content = self.fields[_CONTENT[self.endpoint]]
-        if isinstance(content, str):
+        elif isinstance(content, str):
             yield content
         else:
             yield from (entry for entry in content if isinstance(entry, str))
@@ -85,17 +91,14 @@ class WireRequest:
         for name in ("tools", "response_format"):
             if name in self.fields:
                 yield self.fields[name]
-        if self.endpoint is Endpoint.CHAT:
-            for message in self.fields["messages"]:
-                yield from message.get("tool_calls") or ()
+        for message in self.fields.get("messages", ()):
+            yield from message.get("tool_calls") or ()
 
     @property
     def prompt_token_ids(self) -> int:
         """How many token ids were given in place of text; 0 for text."""
-        if self.endpoint is Endpoint.CHAT:
-            return 0
-        content = self.fields[_CONTENT[self.endpoint]]
-        if isinstance(content, str) or isinstance(content[0], str):
+        content = self.fields[self.content_name]
+        if isinstance(content, str) or isinstance(content[0], str | dict):
             return 0
         return sum(map(len, content)) if isinstance(content[0], list) else len(content)
 
@@ -118,8 +121,8 @@ class WireRequest:
         self, *, model: str, max_tokens: Tokens, rid: str, priority: int, cache_salt: str
     ) -> bytes:
         """The engine's request. ``model`` is the engine's name, ``max_tokens`` the clamped limit of each
-        choice; embeddings take neither it nor rid, priority and salt."""
-        if self.endpoint is Endpoint.EMBEDDINGS:
+        choice; embeddings and tokenize take neither it nor rid, priority and salt."""
+        if not self.endpoint.generates:
             return orjson.dumps({**self.fields, "model": model})
         body = {name: value for name, value in self.fields.items() if name not in _LIMITS}
         body["model"] = model
@@ -169,7 +172,7 @@ def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], Mod
     _hold_together(endpoint, fields, terms)
     options = fields.get("stream_options") or {}
     prompts = _prompt_count(endpoint, fields, terms)
-    choices = 1 if endpoint is Endpoint.EMBEDDINGS else prompts * fields.get("n", 1)
+    choices = prompts * fields.get("n", 1) if endpoint.generates else 1
     if choices > CHOICES_MAX:
         raise checks.invalid("n", f"n times the number of prompts is over {CHOICES_MAX}.")
     return WireRequest(
@@ -203,15 +206,18 @@ def _checked(endpoint: Endpoint, raw: Mapping[str, Any], terms: ModelTerms) -> d
         elif name in unserved:
             if value is not None:
                 raise checks.unserved(name, unserved[name])
-        elif name in terms.vendor_parameters and endpoint is not Endpoint.EMBEDDINGS:
+        elif name in terms.vendor_parameters and endpoint.generates:
             if value is not None:
                 VENDOR[name](value, name)
                 fields[name] = value
         else:
             raise checks.unknown(shown(name))
-    content = _CONTENT[endpoint]
-    if content not in fields:
-        raise checks.missing(content)
+    carriers = _CONTENT[endpoint]
+    given = [name for name in carriers if name in fields]
+    if not given:
+        raise checks.missing(carriers[0])
+    if len(given) > 1:
+        raise checks.invalid(given[1], f"send either '{given[0]}' or '{given[1]}', not both.")
     return fields
 
 
@@ -227,6 +233,10 @@ def _hold_together(endpoint: Endpoint, fields: dict[str, Any], terms: ModelTerms
             raise checks.unserved("best_of", "other than 'n' is not supported.")
         if "logprobs" in fields and not able.logprobs:
             raise checks.unserved("logprobs", "is not supported with this model.")
+    if "tools" in fields and not able.tools:
+        raise checks.unserved("tools", "is not supported with this model.")
+    if endpoint is Endpoint.TOKENIZE and "messages" not in fields and "tools" in fields:
+        raise checks.invalid("tools", "only allowed with 'messages'.")
     if endpoint is Endpoint.CHAT:
         _chat_capabilities(fields, able)
         messages.chosen_tool_exists(fields)
@@ -236,8 +246,6 @@ def _hold_together(endpoint: Endpoint, fields: dict[str, Any], terms: ModelTerms
 
 def _chat_capabilities(fields: Mapping[str, Any], able: Capabilities) -> None:
     refused = "is not supported with this model."
-    if "tools" in fields and not able.tools:
-        raise checks.unserved("tools", refused)
     if fields.get("logprobs") and not able.logprobs:
         raise checks.unserved("logprobs", refused)
     if "reasoning_effort" in fields and not able.reasoning:
@@ -248,9 +256,9 @@ def _chat_capabilities(fields: Mapping[str, Any], able: Capabilities) -> None:
 
 
 def _prompt_count(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> int:
-    if endpoint is Endpoint.CHAT:
+    if "messages" in fields:
         return 1
-    place = _CONTENT[endpoint]
+    place = "input" if endpoint is Endpoint.EMBEDDINGS else "prompt"
     content = fields[place]
     count = 1 if isinstance(content, str) or type(content[0]) is int else len(content)
     most = terms.capabilities.batch_max
@@ -264,7 +272,7 @@ def _prompt_count(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTer
 
 
 def _limit(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> Tokens | None:
-    if endpoint is Endpoint.EMBEDDINGS:
+    if not endpoint.generates:
         return Tokens(0)
     given = [name for name in _LIMITS if name in fields]
     if not given:

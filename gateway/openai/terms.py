@@ -8,28 +8,36 @@ from typing import Final, Protocol
 
 
 class Endpoint(StrEnum):
-    """The metered endpoints. The value is the name used in records, events and the catalogue."""
+    """What engines answer. The value is the name used in records, events and the catalogue."""
 
     CHAT = "chat.completions"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    TOKENIZE = "tokenize"
+    """SGLang's, not OpenAI's: the ids of a prompt. Costs no tokens."""
 
     @property
     def path(self) -> str:
         """``/v1/chat/completions`` and so on."""
         return _PATHS[self]
 
+    @property
+    def generates(self) -> bool:
+        """Whether the answer holds completion tokens."""
+        return self in (Endpoint.CHAT, Endpoint.COMPLETIONS)
+
 
 _PATHS: Final = {
     Endpoint.CHAT: "/v1/chat/completions",
     Endpoint.COMPLETIONS: "/v1/completions",
     Endpoint.EMBEDDINGS: "/v1/embeddings",
+    Endpoint.TOKENIZE: "/v1/tokenize",
 }
 _ENDPOINTS: Final = {path: endpoint for endpoint, path in _PATHS.items()}
 
 
 def endpoint_of(path: str) -> Endpoint | None:
-    """The metered endpoint at ``path`` (no query string), exact spelling only; None for any other path."""
+    """The endpoint served at ``path`` (no query string), exact spelling only; None for any other path."""
     return _ENDPOINTS.get(path)
 
 
@@ -45,7 +53,7 @@ class Capabilities:
     n_max: int = 1
     """Most completions of one prompt."""
     batch_max: int = 1
-    """Most prompts (completions) or inputs (embeddings) in one request."""
+    """Most prompts (completions, tokenize) or inputs (embeddings) in one request."""
 
 
 class ModelTerms(Protocol):

@@ -51,6 +51,14 @@ async def test_units_are_lowered_to_what_every_account_can_pay(subject: Subject)
     assert (grant.units, grant.amount, grant.tightest.remaining) == (32, 106, 1)
 
 
+async def test_a_hold_of_nothing_is_granted_when_nothing_is_left(subject: Subject) -> None:
+    await subject.reserve(want("h", THOUSAND, fixed=1000, units=0))
+    grant = await subject.reserve(want("free", THOUSAND, fixed=0, units=0, units_min=16))
+    assert (grant.amount, grant.units, grant.tightest.remaining) == (0, 0, 0)
+    settled = await subject.ledger.settle(ORG, HoldId("free"), Tokens(0))
+    assert (settled.outcome, settled.posted, settled.overdraft) == (Outcome.POSTED, 0, 0)
+
+
 @pytest.mark.parametrize(("units_min", "granted"), [(32, True), (33, False)])
 async def test_below_the_minimum_it_is_refused(subject: Subject, units_min: int, granted: bool) -> None:
     request = want("h", account(minute=107), fixed=10, units=500, choices=3, units_min=units_min)

@@ -50,6 +50,10 @@ def embed(**fields: Any) -> WireRequest:
     return parse(Endpoint.EMBEDDINGS, {"input": "hello", **fields})
 
 
+def tokenize(**fields: Any) -> WireRequest:
+    return parse(Endpoint.TOKENIZE, fields or {"prompt": "hello"})
+
+
 def engine(request: WireRequest) -> dict[str, Any]:
     body = request.engine_body(model="served", max_tokens=Tokens(7), rid="r-1", priority=5, cache_salt="salt")
     decoded: dict[str, Any] = orjson.loads(body)

@@ -182,6 +182,17 @@ def test_what_the_model_cannot_do(fields: dict[str, Any], param: str) -> None:
         (Endpoint.EMBEDDINGS, {"input": "a", "top_k": 1}, "top_k"),
         (Endpoint.EMBEDDINGS, {"input": "a", "encoding_format": "hex"}, "encoding_format"),
         (Endpoint.EMBEDDINGS, {"input": "a", "dimensions": 0}, "dimensions"),
+        (Endpoint.TOKENIZE, {}, "prompt"),
+        (Endpoint.TOKENIZE, {"prompt": []}, "prompt"),
+        (Endpoint.TOKENIZE, {"prompt": [1]}, "prompt[0]"),
+        (Endpoint.TOKENIZE, {"prompt": 1}, "prompt"),
+        (Endpoint.TOKENIZE, {"prompt": ["a"] * 65}, "prompt"),
+        (Endpoint.TOKENIZE, {"prompt": "a", "messages": [HELLO]}, "messages"),
+        (Endpoint.TOKENIZE, {"prompt": "a", "tools": [TOOL]}, "tools"),
+        (Endpoint.TOKENIZE, {"messages": []}, "messages"),
+        (Endpoint.TOKENIZE, {"prompt": "a", "add_special_tokens": 1}, "add_special_tokens"),
+        (Endpoint.TOKENIZE, {"prompt": "a", "top_k": 1}, "top_k"),
+        (Endpoint.TOKENIZE, {"prompt": "a", "n": 1}, "n"),
     ],
 )
 def test_other_refusals(endpoint: Endpoint, fields: dict[str, Any], param: str) -> None:

@@ -13,7 +13,7 @@ from gateway.contract.errors import GatewayError
 from gateway.openai.parameters import GATEWAY_OWNED, PARAMETERS, UNSERVED, VENDOR
 from gateway.openai.requests import parse_request
 from gateway.openai.terms import Endpoint, endpoint_of
-from tests.unit.openai.asking import CALL, HELLO, TOOL, Terms, chat, complete, embed, engine
+from tests.unit.openai.asking import CALL, HELLO, TOOL, Terms, chat, complete, embed, engine, tokenize
 
 
 def test_a_full_chat_request() -> None:
@@ -81,6 +81,23 @@ def test_engine_bodies_of_the_other_endpoints() -> None:
     assert body["min_tokens"] == 7
     assert body["stream"] is False
     assert not body.keys() & {"best_of", "stream_options"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "prompts"),
+    [
+        ({"prompt": "hello"}, "prompt", 1),
+        ({"prompt": ["a", ""], "add_special_tokens": False}, "prompt", 2),
+        ({"messages": [HELLO], "tools": [TOOL]}, "messages", 1),
+    ],
+)
+def test_tokenize_costs_nothing_and_is_passed_on_as_it_came(
+    fields: dict[str, Any], name: str, prompts: int
+) -> None:
+    request = tokenize(**fields, rid="x", priority=1)
+    assert (request.content_name, request.prompts, request.choices) == (name, prompts, 1)
+    assert (request.max_tokens_asked, request.stream, request.prompt_token_ids) == (0, False, 0)
+    assert engine(request) == {"model": "served", **fields}
 
 
 @pytest.mark.parametrize(
