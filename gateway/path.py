@@ -60,6 +60,12 @@ HOPS: Final = (
         on_failure=OnFailure.OPEN,
         meaning="answer whole; hold charged by expiry",
     ),
+    Hop(
+        name="abort",
+        deadline=Millis(1000),
+        on_failure=OnFailure.OPEN,
+        meaning="engine finds out by itself, in seconds",
+    ),
     Hop(name="events", deadline=Millis(0), on_failure=OnFailure.OPEN, meaning="outbox grows; nothing lost"),
 )
 

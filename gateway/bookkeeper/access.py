@@ -1,15 +1,18 @@
-"""The second witness: what a finished request, as Envoy's access log tells it, means for books and holds."""
+"""The second witness: what a finished request, as Envoy's access log tells it, means for books, holds and
+the engine that had it."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.contract.admission import AdmissionRecord
+from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.clock import Clock
 from gateway.contract.ids import HoldId, OrgId, RegionName
 from gateway.contract.units import UnixMillis
 from gateway.events.event import Event, EventType
+from gateway.openai.terms import Endpoint
 
 TEXT_CHARS_MAX: Final = 256
 """Of a path or another text that a caller without credential can choose."""
@@ -19,7 +22,15 @@ can send such requests, and nobody may fill the disk of the books with them."""
 _ANONYMOUS_BURST: Final = 60 * ANONYMOUS_RATE
 CLIENT_GONE: Final = frozenset({"DC", "DR"})
 """Envoy's flags for a downstream connection or stream that ended from outside."""
+ENGINE_ENDED: Final = frozenset({"UC", "UF", "UPE", "UR"})
+"""Envoy's flags for an attempt that the engine's side ended, or never had."""
 VOID_REASON: Final = "access_log"
+_ENGINE_ROUTE: Final = re.compile(r"[a-z0-9.-]+-(?:stream|json)\Z")
+"""What mesh/base calls the routes to a pool of pods; ``api`` is the only other one."""
+_ENGINE_ADDRESS: Final = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]):\d{1,5}\Z")
+"""An IP address and a port. Engines are reached over the network; a path is a worker of ours."""
+_BATCH_RIDS: Final = 10
+"""``R_0`` to ``R_9``: see ``abort_of``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +107,45 @@ def resolution_of(entry: AccessEntry) -> Resolution | None:
     if entry.upstream_host:
         return SettleUnknown(org=record.org, hold=record.hold)
     return Void(org=record.org, hold=record.hold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """An engine still works on a request for whose answer nobody waits: tell it to stop."""
+
+    engine: str
+    """``address:port``, as Envoy reported it."""
+    rids: tuple[str, ...]
+    """What the engine may call the request."""
+
+
+def abort_of(entry: AccessEntry) -> Abort | None:
+    """Whom to tell to stop; None where no engine works on it, or the engine sees by itself.
+
+    Only an answer that has not begun: SGLang looks for a closed connection only every
+    SGLANG_REQUEST_STATE_WAIT_TIMEOUT (4 s) then, and at once when it writes a stream; a JSON answer
+    begins when all is produced. Only the last attempt: those before it were ended by the engine, or by
+    ``perTryTimeout`` while a later attempt of the same id may run on the same engine.
+
+    Ids (SGLang 0.5.23, io_struct.py ``_normalize_rid``): one prompt keeps ours, ``R``; of several, each
+    is ``R_0``, ``R_1`` and so on, and ``R_1`` stops ``R_10`` too (scheduler.py compares beginnings), so
+    that ten stop them all. With ``n > 1`` every choice gets an id that nobody else knows
+    (``regenerate_rid``): then only the engine's own look ends it. Embeddings have no id.
+    """
+    record = entry.record
+    if record is None or record.decision is not Verdict.METERED:
+        return None
+    if not _ENGINE_ROUTE.match(entry.route) or not _ENGINE_ADDRESS.match(entry.upstream_host):
+        return None
+    if entry.first_byte_ms >= 0 or not ENGINE_ENDED.isdisjoint(entry.flags):
+        return None
+    rid, rids = record.request_id, tuple[str, ...]()
+    if record.endpoint == Endpoint.CHAT or record.endpoint == Endpoint.COMPLETIONS:
+        if record.choices == 1:
+            rids = (rid,)
+        elif record.endpoint == Endpoint.COMPLETIONS:
+            rids = tuple(f"{rid}_{number}" for number in range(min(record.choices, _BATCH_RIDS)))
+    return Abort(engine=entry.upstream_host, rids=rids) if rids else None
 
 
 def event_of(entry: AccessEntry, region: RegionName) -> Event:

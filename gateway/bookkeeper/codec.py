@@ -112,7 +112,8 @@ def _address(address: Any) -> str:
     if address.HasField("pipe"):
         return str(address.pipe.path)
     if address.HasField("socket_address"):
-        return f"{address.socket_address.address}:{address.socket_address.port_value}"
+        host, port = address.socket_address.address, address.socket_address.port_value
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from gateway.bookkeeper.aborting import Aborting
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import Keeping
@@ -59,7 +60,8 @@ async def main() -> None:
         log=log,
     )
     resolving = Resolving(ledger, log)
-    reception = Reception(inbox, resolving, region, clock)
+    aborting = Aborting(clock)
+    reception = Reception(inbox, resolving, aborting, region, clock)
     health = HealthBoard()
     # Closed books or a silent ledger want an operator. Envoy still sends its access log (one endpoint:
     # panic mode), and the queues keep it for when they are back.
@@ -68,6 +70,7 @@ async def main() -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(heartbeat.run(keeping.founded, stop))
         tasks.create_task(resolving.run(stop))
+        tasks.create_task(aborting.run(stop))
         kept = tasks.create_task(keeping.run(stop))
         try:
             await serve(

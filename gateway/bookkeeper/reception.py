@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from gateway.bookkeeper.access import AccessEntry, AnonymousAllowance, event_of, resolution_of
+from gateway.bookkeeper.aborting import Aborting
+from gateway.bookkeeper.access import AccessEntry, AnonymousAllowance, abort_of, event_of, resolution_of
 from gateway.bookkeeper.codec import LOG_NAME, read_message
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.resolving import Resolving
@@ -18,10 +19,13 @@ class Reception:
     """Never waits: what does not fit into a queue is counted there. A reader that waited would make Envoy
     drop entries uncounted."""
 
-    def __init__(self, inbox: Inbox, resolving: Resolving, region: RegionName, clock: Clock) -> None:
-        """Events go to ``inbox``, what they say of holds to ``resolving``."""
+    def __init__(
+        self, inbox: Inbox, resolving: Resolving, aborting: Aborting, region: RegionName, clock: Clock
+    ) -> None:
+        """Events go to ``inbox``, what they say of holds to ``resolving``, of engines to ``aborting``."""
         self._inbox = inbox
         self._resolving = resolving
+        self._aborting = aborting
         self._region = region
         self._anonymous = AnonymousAllowance(clock)
         self._entries = counter(names.ACCESS_ENTRIES, "gRPC access log entries read", ["result"])
@@ -44,6 +48,9 @@ class Reception:
         yield b""
 
     def _entry(self, entry: AccessEntry) -> None:
+        abort = abort_of(entry)
+        if abort is not None:
+            self._aborting.offer(abort)
         resolution = resolution_of(entry)
         if resolution is not None:
             self._resolving.offer(resolution)

@@ -43,7 +43,7 @@ def entry(**changes: Any) -> AccessEntry:
         flags=(),
         upstream_host="127.0.0.1:30000",
         cluster="outbound|30000||sglang",
-        route="sglang",
+        route="sglang-json",
         attempts=1,
         bytes_received=300,
         bytes_sent=900,
@@ -72,7 +72,7 @@ def logged(
     common.time_to_first_upstream_rx_byte.FromMilliseconds(30)
     common.access_log_type = 6
     common.upstream_request_attempt_count = 1
-    common.upstream_cluster, common.route_name = "outbound|30000||sglang", "sglang"
+    common.upstream_cluster, common.route_name = "outbound|30000||sglang", "sglang-json"
     if upstream:
         common.upstream_remote_address.socket_address.address = upstream
         common.upstream_remote_address.socket_address.port_value = 30000

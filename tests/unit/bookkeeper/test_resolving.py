@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.bookkeeper import resolving as module
+from gateway.bookkeeper.aborting import Aborting
 from gateway.bookkeeper.access import SettleUnknown, Void
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.reception import Reception
@@ -119,7 +120,8 @@ def inbox() -> Inbox:
 @pytest.fixture
 def reception(inbox: Inbox) -> Reception:
     resolving = Resolving(MemoryLedger(ManualClock()), KeptLog())
-    return Reception(inbox, resolving, RegionName("local"), ManualClock())
+    clock = ManualClock()
+    return Reception(inbox, resolving, Aborting(clock), RegionName("local"), clock)
 
 
 async def test_only_a_streams_first_message_names_the_log(reception: Reception, inbox: Inbox) -> None:
