@@ -29,7 +29,7 @@ _SDK: Final[Mapping[str, type[BaseModel]]] = {
 
 
 def validate(kind: str, value: object) -> None:
-    """Pass if ``value`` is a ``kind``. Raises AssertionError with what is wrong where, KeyError for no kind."""
+    """Pass if ``value`` is a ``kind``. Raises AssertionError with what is wrong and where, KeyError."""
     schema = {**_DOCUMENT, "$ref": f"#/$defs/{_known(kind)}"}
     found = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: error.json_path)
     assert not found, [f"{error.json_path}: {error.message}" for error in found]
