@@ -4,6 +4,7 @@ istio       each resource against the schema of Istio 1.31 (mesh/schema)
 envoy       each EnvoyFilter value, and every typed_config in it, against the descriptors inside the
             Envoy binary; istiod only warns of unknown fields and the CRD does not look inside
 failover    retryRemoteLocalities without outlierDetection does nothing: Istio makes no priorities
+cors        a corsPolicy on a route that admit's headers pick does nothing: it is looked for before them
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final
 from google.protobuf import json_format
 
 from gateway.config.document import PathKey, PolicyError, Problem, validate
+from gateway.contract.headers import POOL, STREAM
 from mesh.compile import Resource, Resources
 from mesh.descriptors import DescriptorsMissing, envoy_pool, message_class
 from mesh.envoy_binary import envoy_path
@@ -47,6 +49,7 @@ def lint(resources: Resources, binary: Path | None = None) -> tuple[Problem, ...
         if resource.kind == "EnvoyFilter":
             problems += _envoy(resource, binary or envoy_path())
     problems += _failover(resources)
+    problems += _cors(resources)
     return tuple(problems)
 
 
@@ -158,3 +161,19 @@ def _failover(resources: Resources) -> Iterator[Problem]:
                         f"{host} has no outlierDetection, so Istio makes no priorities",
                         "add it to its DestinationRule",
                     )
+
+
+def _cors(resources: Resources) -> Iterator[Problem]:
+    """CORS policies that no request meets: a route that needs a header of admit is never picked before it."""
+    for resource in resources:
+        if resource.kind != "VirtualService":
+            continue
+        for index, http in enumerate(resource.document.data["spec"].get("http", [])):
+            matches = http.get("match", [])
+            late = [name for match in matches for name in match.get("headers", {}) if name in (POOL, STREAM)]
+            if "corsPolicy" in http and late:
+                yield resource.document.problem(
+                    ("spec", "http", index, "corsPolicy"),
+                    f"has no effect: cors is decided before {late[0]} is set",
+                    "put it on the route that matches without it",
+                )

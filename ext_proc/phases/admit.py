@@ -78,6 +78,7 @@ class Admit(Machine[AdmitStage]):
         self._principal: Principal | None = None
         self._endpoint: Endpoint | None = None
         self._cache_control = ""
+        self._hidden: tuple[str, ...] = ()
         self._plan: Plan | None = None
         self._cache = CacheStatus.BYPASS
         self._store_under = ""
@@ -105,6 +106,7 @@ class Admit(Machine[AdmitStage]):
         self._request_id = routing.request_id_of(event.headers)
         self._principal = routing.principal_from(event.principal)
         self._cache_control = event.headers.get("cache-control", "")
+        self._hidden = routing.hidden_from_engines(event.headers)
         self._endpoint = routing.endpoint_asked(event.headers, end_of_stream=event.end_of_stream)
         if event.end_of_stream:
             return self._unmetered(Phase.REQUEST_HEADERS)
@@ -159,6 +161,7 @@ class Admit(Machine[AdmitStage]):
         reply = decision.metered(
             plan, answer, cache=self._cache, store_under=self._store_under, now=event.at_ms
         )
+        reply = routing.toward_engine(reply, plan.request.endpoint, self._hidden)
         self._granted = None
         return AdmitStage.DECIDED, (self._observed("metered"), reply, CloseStream())
 

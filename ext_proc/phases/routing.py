@@ -5,9 +5,10 @@ spelling reaches a pod unmetered."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
-from ext_proc.vocabulary import Fields, Headers
+from ext_proc.vocabulary import Continue, Fields, Headers
 from gateway.contract import headers as names
 from gateway.contract.errors import (
     IdentityUnavailable,
@@ -21,6 +22,17 @@ from gateway.contract.principal import NotAPrincipal, Principal
 from gateway.openai.terms import Endpoint, endpoint_of
 
 ALLOWED_METHOD: Final = "POST"
+DESCRIBING_METHOD: Final = "OPTIONS"
+"""Answered by gateway/api for every URL (RFC 9110 section 9.3.7)."""
+ENGINE_MAY_SEE: Final = frozenset(
+    {
+        *("host", "content-type", "content-length", "transfer-encoding"),
+        *("x-request-id", "traceparent", "tracestate", "x-forwarded-proto"),
+    }
+)
+"""Headers of a client's request that go on to an engine. Whatever else clients send, from credentials to
+what their SDKs tell of themselves, is of no use there; an Origin would even be answered."""
+_ENVOYS_OWN: Final = "x-envoy-"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,159}\Z")
 """What may stand as a hold's id in the ledger."""
 
@@ -47,19 +59,37 @@ def principal_from(fields: Fields | None) -> Principal:
 
 
 def endpoint_asked(headers: Headers, *, end_of_stream: bool) -> Endpoint | None:
-    """The metered endpoint, None for gateway/api. Raises MethodNotAllowed, UnsupportedMediaType and, for
-    a request without a body, InvalidRequest."""
+    """The metered endpoint, None for gateway/api; the query string does not count, as for OpenAI.
+
+    Raises MethodNotAllowed, UnsupportedMediaType and, for a request without a body, InvalidRequest.
+    """
     path = headers.get(":path", "").partition("?")[0]
     endpoint = endpoint_of(path)
-    if endpoint is None:
-        return None
     method = headers.get(":method", "")
+    if endpoint is None or method == DESCRIBING_METHOD:
+        return None
     if method != ALLOWED_METHOD:
         raise MethodNotAllowed(f"{path} takes {ALLOWED_METHOD} only.")
     if end_of_stream:
         raise InvalidRequest("The body is empty; send a JSON object.", code="invalid_json")
     _check_media_type(headers)
     return endpoint
+
+
+def hidden_from_engines(headers: Headers) -> tuple[str, ...]:
+    """The names of ``headers`` that stay behind. Envoy's own (x-envoy-) are its to set."""
+    return tuple(
+        name for name in headers if name not in ENGINE_MAY_SEE and not name.startswith((":", _ENVOYS_OWN))
+    )
+
+
+def toward_engine(reply: Continue, endpoint: Endpoint, hidden: tuple[str, ...]) -> Continue:
+    """``reply`` with the endpoint's bare path and without the ``hidden`` headers that it does not set."""
+    return replace(
+        reply,
+        set_headers={":path": endpoint.path, **reply.set_headers},
+        remove_headers=tuple(sorted({*reply.remove_headers, *hidden}.difference(reply.set_headers))),
+    )
 
 
 def _check_media_type(headers: Headers) -> None:

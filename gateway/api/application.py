@@ -11,17 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import models, operators, usage
+from gateway.api import models, operators, urls, usage
 from gateway.api.caller import came_through_the_gates
 from gateway.api.state import ApiState
-from gateway.contract.errors import GatewayError, MethodNotAllowed, NotFound, Unexpected
+from gateway.contract.errors import GatewayError, MethodNotAllowed, Unexpected
 from gateway.openai.error_body import error_body, error_headers
 from gateway.telemetry.log import logger
 
 _log: Final = logger("api")
-POST_ONLY: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-"""Served by the engine's pods; here only to answer other methods with 405."""
-OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def error_response(error: GatewayError, *, allow: str = "") -> Response:
@@ -39,10 +36,13 @@ async def _gateway_error(_: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "GET, HEAD")
-        return error_response(MethodNotAllowed(f"This URL takes {allow}, not {request.method}."), allow=allow)
-    return error_response(NotFound("Unknown request URL. Check it for typos; the base URL ends in /v1."))
+    nameless = request.url.path == f"{urls.MODELS}/"  # matches the route of a model's name
+    if isinstance(error, HTTPException) and error.status_code == 405 and not nameless:
+        allow = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
+        if request.method == "OPTIONS":  # RFC 9110 section 9.3.7; a browser's preflight is Envoy's to answer
+            return Response(status_code=204, headers={"allow": allow})
+        return error_response(MethodNotAllowed(f"This URL takes {allow} only."), allow=allow)
+    return error_response(urls.unknown_url(request.url.path))
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:
@@ -50,8 +50,9 @@ async def _unexpected(_: Request, error: Exception) -> Response:
     return error_response(Unexpected("The gateway met an unexpected error. Please retry."))
 
 
-async def _post_only(request: Request) -> Response:
-    return error_response(MethodNotAllowed(f"This URL takes POST, not {request.method}."), allow="POST")
+async def _strayed(_: Request) -> Response:
+    """A POST that the engines' pods should have answered: admit sends none here."""
+    raise Unexpected("The gateway took a wrong turn with this request. Please retry.")
 
 
 def _app(routes: list[Route], state: ApiState) -> Starlette:
@@ -71,10 +72,10 @@ class Application:
         """Both route tables share ``state``."""
         self.public = _app(
             [
-                Route("/v1/models", models.list_models, methods=["GET"]),
-                Route("/v1/models/{model:path}", models.show_model, methods=["GET"]),
-                Route("/v1/usage", usage.show_usage, methods=["GET"]),
-                *(Route(path, _post_only, methods=OTHER_METHODS) for path in POST_ONLY),
+                Route(urls.MODELS, models.list_models, methods=["GET"]),
+                Route(f"{urls.MODELS}/{{model:path}}", models.show_model, methods=["GET"]),
+                Route(urls.USAGE, usage.show_usage, methods=["GET"]),
+                *(Route(path, _strayed, methods=["POST"]) for path in urls.POST_ONLY),
             ],
             state,
         )

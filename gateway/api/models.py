@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 
 from gateway.api.caller import principal_of
 from gateway.api.state import state_of
+from gateway.api.urls import unknown_url
 from gateway.contract.errors import NotFound
 from gateway.models.catalogue import Model
 
@@ -41,6 +42,8 @@ async def show_model(request: Request) -> JSONResponse:
     """One model. A model the caller may not use does not exist for it (no listing by guessing)."""
     principal = principal_of(request)
     asked = request.path_params["model"]
+    if not asked:
+        raise unknown_url(request.url.path)
     model = state_of(request).catalogue.current.resolve(asked)
     if model is None or not principal.may_use(model.name):
         raise NotFound(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.config.document import PolicyError, Problem
+from mesh.compile.cors import CORS_FILTER
 from mesh.compile.patches import HCM_NAME, Generated, Patch, apply_patches, patches_of
 from mesh.compile.resources import Collector, Resource, Resources
 from mesh.compile.routes import Router, Server, servers_of
@@ -31,7 +32,8 @@ ROUTER: Final = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
 }
-"""Istio's other filters (grpc_stats, fault, cors) do nothing without a policy of theirs and are left out."""
+"""Istio's other filters (grpc_stats, fault, cors) do nothing without a policy of theirs: cors stands here
+where a route has one, the others cannot be given one and are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ def _listener(server: Server, filters: list[dict[str, Any]], target: Target) -> 
             "name": f"http.{server.port}",
             "virtual_hosts": list(server.virtual_hosts.values()),
         },
-        "http_filters": [*filters, ROUTER],
+        "http_filters": [*filters, *([CORS_FILTER] if server.has_cors else []), ROUTER],
         "use_remote_address": True,
         "normalize_path": True,
         "server_name": "istio-envoy",

@@ -1,8 +1,8 @@
 """EnvoyFilter patches, with Istio's matching and merging.
 
 Source: Istio 1.31, pilot/pkg/networking/core/envoyfilter. Stricter than Istio: a patch that matches
-nothing, a filter name that stands twice, or a gRPC service in a cluster that does not exist is an
-error. Values are Envoy's JSON with its own field names (snake_case): camelCase would escape the merge.
+nothing, a filter name that stands twice (cors may), or a gRPC service in a cluster that does not exist
+is an error. Values are Envoy's JSON with its own field names (snake_case): camelCase would escape the merge.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config.document import PathKey
+from mesh.compile.cors import REPEATABLE
 from mesh.compile.merge import merged
 from mesh.compile.resources import Collector, Fields, Resource, shown
 from mesh.compile.routes import selects
@@ -251,7 +252,7 @@ def _http_filters(patch: Patch, generated: Generated) -> None:
             at = names.index(anchor)
             filters[at] = _merge_filter(patch, filters[at])
             continue
-        _require_name(patch, names)
+        _require_name(patch, (name for name in names if name not in REPEATABLE))
         offset = {"INSERT_FIRST": 0, "INSERT_BEFORE": 0, "INSERT_AFTER": 1}[patch.operation]
         filters.insert((names.index(anchor) if anchor else 0) + offset, copy.deepcopy(patch.value))
 

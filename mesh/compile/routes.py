@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mesh.compile.cors import CORS_NAME, cors_policy
 from mesh.compile.resources import Collector, Fields, Resource
 from mesh.compile.services import Rule, Service, cluster_name
 from mesh.compile.target import Target
@@ -61,6 +62,15 @@ class Server:
     port: int
     hosts: list[str]
     virtual_hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def has_cors(self) -> bool:
+        """Whether a route of it has a CORS policy."""
+        return any(
+            CORS_NAME in route.get("typed_per_filter_config", {})
+            for host in self.virtual_hosts.values()
+            for route in host["routes"]
+        )
 
 
 def servers_of(resources: list[Resource], target: Target) -> dict[str, Server]:
@@ -153,6 +163,7 @@ class Router:
             rewrite = http.fields("rewrite")
             action["prefix_rewrite"] = rewrite.text("uri")
             rewrite.done()
+        filters = {CORS_NAME: cors_policy(http.fields("corsPolicy"))} if http.has("corsPolicy") else {}
         matches = (
             [_match(item) for item in http.items("match")] if http.has("match") else [("", {"prefix": "/"})]
         )
@@ -164,6 +175,7 @@ class Router:
                 "match": match,
                 "route": dict(action),
                 "metadata": metadata,
+                **({"typed_per_filter_config": dict(filters)} if filters else {}),
             }
             for own, match in matches
         ]

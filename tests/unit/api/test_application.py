@@ -99,6 +99,56 @@ async def test_wrong_methods_are_405_with_allow(client: httpx.AsyncClient) -> No
     assert "GET" in answer.headers["allow"]
 
 
+async def test_options_says_what_a_url_takes(client: httpx.AsyncClient) -> None:
+    for path, allow in (
+        ("/v1/chat/completions", "POST"),
+        ("/v1/tokenize", "POST"),
+        ("/v1/models", "GET, HEAD"),
+        ("/v1/models/smollm2-135m", "GET, HEAD"),
+        ("/v1/usage", "GET, HEAD"),
+    ):
+        answer = await client.options(path, headers=gated())
+        assert (answer.status_code, answer.headers["allow"], answer.content) == (204, allow, b"")
+    unknown = await client.options("/v1/nope", headers=gated())
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_url")
+
+
+async def test_head_is_get_without_the_body(client: httpx.AsyncClient) -> None:
+    got = await client.get("/v1/models", headers=gated())
+    head = await client.head("/v1/models", headers=gated())
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(
+    ("path", "mend"),
+    [
+        ("/chat/completions", "must begin with /v1"),
+        ("/models/smollm2-135m", "must begin with /v1"),
+        ("/v1/v1/chat/completions", "begins with /v1 twice"),
+        ("/v1/models/", "Leave out the slash"),
+        ("/v1/chat/completions/", "Leave out the slash"),
+        ("/V1/Models", "lower case"),
+        ("/v1", "Check it for typos; served are /v1/chat/completions"),
+        ("/v1/fine_tuning/<script>", "Check it for typos"),
+    ],
+)
+async def test_an_unknown_url_is_told_what_would_be_right(
+    client: httpx.AsyncClient, path: str, mend: str
+) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = await client.request(method, path, headers=gated())
+        error = error_of(answer)
+        assert (answer.status_code, error["code"], error["param"]) == (404, "unknown_url", None)
+        assert error["message"].startswith("Unknown request URL. ") and mend in error["message"]
+        assert "script" not in error["message"]
+
+
+async def test_a_post_that_only_engines_answer_is_our_fault(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/chat/completions", headers=gated())
+    assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
+
+
 async def test_a_malformed_principal_is_never_a_caller(client: httpx.AsyncClient) -> None:
     for value in ("", "{}", "[]", '{"org":"A B"}', "null"):
         answer = await client.get("/v1/usage", headers={headers.PRINCIPAL: value})

@@ -65,7 +65,7 @@ def refusal(*events: Any) -> ReplyNow:
     ("changed", "status", "code"),
     [
         ({"method": "GET"}, 405, "method_not_allowed"),
-        ({"method": "OPTIONS", "path": "/v1/embeddings?x=1"}, 405, "method_not_allowed"),
+        ({"method": "PUT", "path": "/v1/embeddings?x=1"}, 405, "method_not_allowed"),
         ({"content_type": "text/plain"}, 415, "unsupported_media_type"),
         ({"content_type": ""}, 415, "unsupported_media_type"),
         ({"content_type": "application/json,text/plain"}, 415, "unsupported_media_type"),

@@ -36,6 +36,7 @@ def tap() -> Any:
 def test_the_filters_stand_in_the_paths_order() -> None:
     assert [entry["name"] for entry in CLIENTS["http_filters"]] == [
         "tidegate.strip",
+        "envoy.filters.http.cors",
         "envoy.filters.http.rbac",
         "envoy.filters.http.ext_authz",
         "tidegate.gate.principal",

@@ -52,7 +52,7 @@ REFUSED = [
         "gateway.yaml",
         "spec.http[0].fault: unsupported field",
     ),
-    ("VirtualService", "openai", (*HTTP, "mirrors"), [], "gateway.yaml", "known: match, name, retries"),
+    ("VirtualService", "openai", (*HTTP, "mirrors"), [], "gateway.yaml", "known: corsPolicy, match, name"),
     ("VirtualService", "openai", ("metadata", "labels"), {"a": "b"}, "gateway.yaml", "metadata.labels"),
     ("VirtualService", "openai", ("status",), {}, "gateway.yaml", "status: unsupported field"),
     ("Gateway", "tidegate", ("spec", "servers", 0, "tls"), {}, "gateway.yaml", "spec.servers[0].tls"),
