@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ext_authz.decision import Allow, Decision, Deny, Unavailable
+from ext_authz.decision import Allow, Decision, Deny, Unavailable, challenge
 from gateway.contract.headers import PRINCIPAL_KEY
 from gateway.contract.principal import Principal
 from gateway.openai.error_body import error_body, error_headers
@@ -78,7 +78,7 @@ def write_decision(decision: Decision) -> bytes:
         case Allow(principal=principal):
             return _allowed(principal)
         case Deny(error=error):
-            headers = {**error_headers(error), "www-authenticate": "Bearer"}
+            headers = {**error_headers(error), "www-authenticate": challenge(error.code)}
             return _denied(_UNAUTHENTICATED, error.http_status, headers, error_body(error))
         case Unavailable(error=outage):
             return _denied(_UNAVAILABLE, outage.http_status, error_headers(outage), error_body(outage))

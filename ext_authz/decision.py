@@ -59,6 +59,14 @@ MESSAGES: Final = {
     AuthCode.API_KEY_EXPIRED: "The API key has expired.",
 }
 """What the client reads; nothing of the credential, nothing that helps to forge one."""
+_REALM: Final = 'Bearer realm="tidegate"'
+
+
+def challenge(code: str) -> str:
+    """The WWW-Authenticate value of a 401 with ``code`` (RFC 6750 section 3): who sent no credential is told
+    the scheme only, everybody else that the token is no good. The status is 401 in each case, as OpenAI's
+    is, also for what RFC 6750 would call an invalid request."""
+    return _REALM if code == AuthCode.MISSING_CREDENTIAL else f'{_REALM}, error="invalid_token"'
 
 
 class NotVerified(Exception):
@@ -107,6 +115,8 @@ Decision = Allow | Deny | Unavailable
 
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)\Z", re.IGNORECASE | re.ASCII)
 """RFC 6750 section 2.1. No comma, so joined headers never look like one token."""
+_JOINED: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]* +[^ ,=]", re.ASCII)
+"""A comma, then another scheme with its credential; a parameter would have ``=`` behind its name."""
 
 
 def read_credential(authorizations: Sequence[str]) -> Credential:
@@ -121,7 +131,7 @@ def read_credential(authorizations: Sequence[str]) -> Credential:
     found = _BEARER.match(value)
     if found is None:
         # Envoy joins repeated headers with a comma where it gives one text for each name.
-        joined = "," in value and value.lower().count("bearer ") > 1
+        joined = _JOINED.search(value) is not None
         raise NotVerified(AuthCode.SEVERAL_CREDENTIALS if joined else AuthCode.MALFORMED_CREDENTIAL)
     token = found.group(1)
     # What has no dots is no JWT; it is somebody's API key, ours or not.

@@ -60,6 +60,8 @@ async def _code(bench: Bench, *authorizations: str) -> str:
         (("Bearer a", "Bearer a"), AuthCode.SEVERAL_CREDENTIALS),
         (("", "Bearer a"), AuthCode.SEVERAL_CREDENTIALS),
         (("Bearer a,Bearer b",), AuthCode.SEVERAL_CREDENTIALS),
+        (("Basic a,Bearer b",), AuthCode.SEVERAL_CREDENTIALS),
+        (('Bearer a, realm="b c"',), AuthCode.MALFORMED_CREDENTIAL),
         (("Bearer a,b",), AuthCode.MALFORMED_CREDENTIAL),
         (("Bearer " + "a" * 8193,), AuthCode.TOKEN_TOO_LARGE),
     ],
@@ -218,7 +220,8 @@ def _denial(reply: bytes) -> tuple[Any, dict[str, str], dict[str, Any]]:
 def test_denial_is_a_401_in_openais_shape(code: AuthCode) -> None:
     response, headers, error = _denial(write_decision(decide(NotVerified(code))))
     assert response.denied_response.status.code == 401
-    assert headers["www-authenticate"] == "Bearer"
+    told = "" if code is AuthCode.MISSING_CREDENTIAL else ', error="invalid_token"'
+    assert headers["www-authenticate"] == 'Bearer realm="tidegate"' + told
     assert headers["content-type"] == "application/json"
     assert headers["x-tidegate-refusal"] == code
     assert error == {
