@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from ext_proc.cache.policy import Directives, cache_key, cacheable, read_directives
-from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound
+from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound, prompt_tokens_least
 from ext_proc.rules import AdmitRules
 from gateway.budget.ledger import Account, HoldRequest
 from gateway.budget.policy import TierPolicy
@@ -19,10 +18,6 @@ from gateway.models.catalogue import Model
 from gateway.openai.requests import WireRequest, parse_request
 from gateway.openai.terms import Endpoint
 from gateway.path import HOLD_TTL
-
-BYTES_PER_TOKEN_MAX: Final = 128
-"""Longest token of the vocabularies we know (runs of spaces in cl100k and o200k): text with more bytes
-than this times the context cannot fit, and is not carried to an engine to be told so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +112,20 @@ def make_plan(
 
 
 def _refuse_hopeless(request: WireRequest, model: Model) -> None:
-    """Raises ContextLengthExceeded for a prompt that fits under no tokenizer; any other one the engine
-    judges, which counts exactly."""
-    most = model.context_tokens * request.prompts
-    size = sum(len(text.encode()) for text in request.prompt_texts())
-    if request.prompt_token_ids > most or size > most * BYTES_PER_TOKEN_MAX:
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {model.context_tokens} tokens; your prompt is longer.",
-            param=request.content_name,
-        )
+    """Raises ContextLengthExceeded for a prompt that fits under no tokenizer, alone or beside the
+    completion that was asked for; any other one the engine judges, which counts exactly."""
+    least, context = prompt_tokens_least(request), model.context_tokens
+    asked = request.max_tokens_asked or Tokens(0)
+    # SGLang wants room for one token after the prompt, also where none is asked for.
+    if least < context and least + asked <= context:
+        return
+    counted = "" if request.prompt_token_ids else "at least "
+    raise ContextLengthExceeded(
+        f"This model's maximum context length is {context} tokens, however you requested"
+        f" {counted}{least + asked} tokens ({counted}{least} in your prompt; {asked} for the completion)."
+        " Please reduce your prompt; or completion length.",
+        param=request.content_name,
+    )
 
 
 def _event_context(

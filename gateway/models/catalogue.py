@@ -77,6 +77,8 @@ class Model:
     """Adapter loaded in the engine; it is asked for as ``served_name:lora``."""
     context_tokens: int
     max_completion_tokens: int
+    vocabulary_size: int = 0
+    """Token ids are below it; 0 where the catalogue does not say."""
     template_tokens_base: int
     """Upper bound of what the chat template adds once (default system prompt, generation prompt)."""
     template_tokens_per_message: int

@@ -2,12 +2,15 @@
 
 Each check takes the value and its place (``messages[1].content``) and raises InvalidRequest with that
 place as ``param``. ``bool`` is never a number, a float never an integer, and nothing is converted.
+Checks are data, so that the table of fields is made from the same objects that judge requests.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.contract.errors import InvalidRequest, UnsupportedParameter
@@ -61,7 +64,7 @@ def unknown(place: str) -> InvalidRequest:
 
 
 def unserved(place: str, reason: str) -> UnsupportedParameter:
-    """OpenAI knows it, we do not serve it; ``reason`` completes "'<place>' is not supported: ..."."""
+    """OpenAI knows it, we do not serve it; ``reason`` completes "'<place>' ..."."""
     return UnsupportedParameter(f"Unsupported parameter: '{place}' {reason}", param=place)
 
 
@@ -71,102 +74,133 @@ def boolean(value: Any, place: str) -> None:
         raise wrong_type(value, place, "a boolean")
 
 
-def whole(least: int, most: int = 2**63 - 1) -> Check:
+def any_object(value: Any, place: str) -> None:
+    """Any JSON object."""
+    if not isinstance(value, dict):
+        raise wrong_type(value, place, "an object")
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
     """An integer between ``least`` and ``most``."""
 
-    def check(value: Any, place: str) -> None:
+    least: int
+    most: int = 2**63 - 1
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         if isinstance(value, float) and value.is_integer() and abs(value) >= 2**63:
             # orjson reads an integer beyond 64 bits as a float.
             raise invalid(place, "integer out of range.", "integer_above_max_value")
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong_type(value, place, "an integer")
-        if value < least:
+        if value < self.least:
             raise invalid(
                 place,
-                f"integer below minimum value. Expected a value >= {least}, but got {value} instead.",
+                f"integer below minimum value. Expected a value >= {self.least}, but got {value} instead.",
                 "integer_below_min_value",
             )
-        if value > most:
+        if value > self.most:
             raise invalid(
                 place,
-                f"integer above maximum value. Expected a value <= {most}, but got {value} instead.",
+                f"integer above maximum value. Expected a value <= {self.most}, but got {value} instead.",
                 "integer_above_max_value",
             )
 
-    return check
 
-
-def number(least: float, most: float, *, above: bool = False) -> Check:
+@dataclass(frozen=True, slots=True)
+class Number:
     """A number from ``least`` (or strictly above it) to ``most``."""
 
-    def check(value: Any, place: str) -> None:
+    least: float
+    most: float
+    above: bool = False
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise wrong_type(value, place, "a decimal")
-        if value < least or (above and value == least):
-            sign = ">" if above else ">="
+        if value < self.least or (self.above and value == self.least):
+            sign = ">" if self.above else ">="
             raise invalid(
                 place,
-                f"decimal below minimum value. Expected a value {sign} {least:g}, but got {value:g} instead.",
+                f"decimal below minimum value. Expected a value {sign} {self.least:g},"
+                f" but got {value:g} instead.",
                 "decimal_below_min_value",
             )
-        if value > most:
+        if value > self.most:
             raise invalid(
                 place,
-                f"decimal above maximum value. Expected a value <= {most:g}, but got {value:g} instead.",
+                f"decimal above maximum value. Expected a value <= {self.most:g}, but got {value:g} instead.",
                 "decimal_above_max_value",
             )
 
-    return check
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A string of at most ``most`` characters; ``pattern`` is held against the whole of it."""
 
-def text(*, most: int | None = None, empty: bool = True) -> Check:
-    """A string of at most ``most`` characters."""
+    most: int | None = None
+    empty: bool = True
+    pattern: re.Pattern[str] | None = None
 
-    def check(value: Any, place: str) -> None:
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         if not isinstance(value, str):
             raise wrong_type(value, place, "a string")
-        if not value and not empty:
+        if not value and not self.empty:
             raise invalid(place, "empty string. Expected a string of 1 or more characters.", "empty_string")
-        if most is not None and len(value) > most:
+        if self.most is not None and len(value) > self.most:
             raise invalid(
                 place,
-                f"string too long. Expected a string with maximum length {most}, "
+                f"string too long. Expected a string with maximum length {self.most}, "
                 f"but got a string with length {len(value)} instead.",
                 "string_above_max_length",
             )
+        if self.pattern is not None and not self.pattern.fullmatch(value):
+            raise invalid(
+                place,
+                "string does not match pattern. Expected a string that matches the pattern"
+                f" '^{self.pattern.pattern}$'.",
+            )
 
-    return check
 
-
-def one_of(*values: str) -> Check:
+@dataclass(frozen=True, slots=True)
+class OneOf:
     """One of these strings."""
 
-    def check(value: Any, place: str) -> None:
+    values: tuple[str, ...]
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         if not isinstance(value, str):
-            raise wrong_type(value, place, f"one of {_listed(values)}")
-        if value not in values:
+            raise wrong_type(value, place, f"one of {listed(self.values)}")
+        if value not in self.values:
             raise InvalidRequest(
-                f"Invalid value: '{shown(value)}'. Supported values are: {_listed(values)}.",
+                f"Invalid value: '{shown(value)}'. Supported values are: {listed(self.values)}.",
                 code="invalid_value",
                 param=place,
             )
 
-    return check
 
-
-def _listed(values: Collection[str]) -> str:
+def listed(values: Collection[str]) -> str:
+    """``'a', 'b'``."""
     return ", ".join(f"'{value}'" for value in values)
 
 
-def array(item: Check, *, least: int = 0, most: int) -> Check:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
     """An array of ``least`` to ``most`` items, each held against ``item``."""
 
-    def check(value: Any, place: str) -> None:
-        array_length(value, place, least=least, most=most)
-        for index, entry in enumerate(value):
-            item(entry, f"{place}[{index}]")
+    item: Check
+    least: int = 0
+    most: int
 
-    return check
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
+        array_length(value, place, least=self.least, most=self.most)
+        for index, entry in enumerate(value):
+            self.item(entry, f"{place}[{index}]")
 
 
 def array_length(value: Any, place: str, *, least: int, most: int) -> None:
@@ -189,48 +223,118 @@ def array_length(value: Any, place: str, *, least: int, most: int) -> None:
         )
 
 
-def obj(fields: Mapping[str, Check], *, required: Collection[str] = (), nulls: bool = False) -> Check:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object:
     """An object of known fields only. ``nulls``: an optional field may be null."""
-    needed = tuple(required)
 
-    def check(value: Any, place: str) -> None:
+    fields: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+    nulls: bool = True
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         if not isinstance(value, dict):
             raise wrong_type(value, place, "an object")
-        for name in needed:
+        for name in self.required:
             if name not in value:
                 raise missing(f"{place}.{name}")
         for name, entry in value.items():
-            rule = fields.get(name)
+            rule = self.fields.get(name)
             if rule is None:
                 raise unknown(f"{place}.{shown(name)}")
-            if entry is None and nulls and name not in needed:
+            if entry is None and self.nulls and name not in self.required:
                 continue
             rule(entry, f"{place}.{name}")
 
-    return check
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """OpenAI's, never served; ``reason`` completes "Unsupported parameter: '<place>' ..."."""
+
+    reason: str
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
+        raise unserved(place, self.reason)
 
 
-def any_object(value: Any, place: str) -> None:
-    """Any JSON object (a JSON Schema, a function's parameters)."""
-    if not isinstance(value, dict):
-        raise wrong_type(value, place, "an object")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variants:
+    """Objects told apart by the string in ``tag``; a Refused one is refused at the tag."""
 
+    tag: str
+    by: Mapping[str, Check]
 
-def text_map(*, most: int, name_chars: int, value_chars: int) -> Check:
-    """OpenAI's ``metadata``: at most ``most`` pairs of short strings."""
-    short = text(most=value_chars)
-
-    def check(value: Any, place: str) -> None:
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
         any_object(value, place)
-        if len(value) > most:
+        here = f"{place}.{self.tag}"
+        if value.get(self.tag) is None:
+            raise missing(here)
+        kind = value[self.tag]
+        rule = self.by.get(kind) if isinstance(kind, str) else None
+        if rule is None:
+            served = (name for name, rule in self.by.items() if not isinstance(rule, Refused))
+            OneOf(tuple(served))(kind, here)
+        elif isinstance(rule, Refused):
+            rule(kind, here)
+        else:
+            rule(value, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Either:
+    """A string or something else, each with its own check; ``expected`` names both for a message."""
+
+    text: Check
+    other: Check
+    kind: type
+    expected: str
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
+        if isinstance(value, str):
+            self.text(value, place)
+        elif isinstance(value, self.kind):
+            self.other(value, place)
+        else:
+            raise wrong_type(value, place, self.expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Only:
+    """Of what ``check`` lets through, only ``served`` is served; ``reason`` says so."""
+
+    check: Check
+    served: tuple[Any, ...]
+    reason: str
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
+        self.check(value, place)
+        if value not in self.served:
+            raise unserved(place, self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextMap:
+    """OpenAI's ``metadata``: at most ``most`` pairs of short strings."""
+
+    most: int
+    name_chars: int
+    value_chars: int
+
+    def __call__(self, value: Any, place: str) -> None:
+        """See Check."""
+        any_object(value, place)
+        if len(value) > self.most:
             raise invalid(
-                place, f"too many properties. Expected at most {most}.", "object_above_max_properties"
+                place, f"too many properties. Expected at most {self.most}.", "object_above_max_properties"
             )
+        short = Text(most=self.value_chars)
         for name, entry in value.items():
-            if len(name) > name_chars:
+            if len(name) > self.name_chars:
                 raise invalid(
-                    place, f"a key is longer than {name_chars} characters.", "string_above_max_length"
+                    place, f"a key is longer than {self.name_chars} characters.", "string_above_max_length"
                 )
             short(entry, f"{place}.{shown(name)}")
-
-    return check

@@ -1,7 +1,8 @@
-"""Chat messages, tools and response formats: the nested half of a chat request.
+"""Chat messages: the checks of each role, the order they may stand in, and their one normal form.
 
-Source: OpenAI API reference, "Create chat completion". Content parts other than text (images, audio,
-files) are refused: no bound of their tokens is known without the model's processor.
+Source: OpenAI API reference, "Create chat completion"; SGLang 0.5.23, protocol.py and serving_chat.py.
+Content parts other than text (images, audio, files) are refused: no bound of their tokens is known
+without the model's processor.
 """
 
 from __future__ import annotations
@@ -9,193 +10,212 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import orjson
+
 from gateway.contract.errors import InvalidRequest
 from gateway.openai import checks
-from gateway.openai.checks import Check
+from gateway.openai.checks import Array, Check, Object, OneOf, Refused, Text, Variants
 from gateway.openai.json_body import check_shape
+from gateway.openai.tools import FUNCTION_NAME
 
 MESSAGES_MAX: Final = 2048
 """As OpenAI's."""
-TOOLS_MAX: Final = 128
-"""As OpenAI's."""
 TOOL_CALLS_MAX: Final = 128
 PARTS_MAX: Final = 2048
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_NAME: Final = Text(most=64, pattern=re.compile(r"[^\s<|\\/>]+"))
+_TEXT: Final = Text()
+_IDENTIFIER: Final = Text(most=256, empty=False)
 
 
-def _name(value: Any, place: str) -> None:
-    checks.text()(value, place)
-    if not _NAME.match(value):
-        raise checks.invalid(
-            place,
-            "string does not match pattern. Expected a string that matches '^[a-zA-Z0-9_-]{1,64}$'.",
-        )
-
-
-def _arguments(value: Any, place: str) -> None:
-    """A call's arguments: text that the engine parses again, so the bounds of a body hold for it too."""
-    checks.text()(value, place)
+def call_arguments(value: Any, place: str) -> None:
+    """Text of a JSON object: SGLang parses it for the template, so the bounds of a body hold for it too.
+    Empty text is let through, as OpenAI's; it becomes ``{}``."""
+    _TEXT(value, place)
+    if not value:
+        return
     try:
         check_shape(value.encode())
-    except InvalidRequest as error:
-        raise checks.invalid(place, "not JSON of a reasonable shape.") from error
+        good = isinstance(orjson.loads(value), dict)
+    except (InvalidRequest, orjson.JSONDecodeError):
+        good = False
+    if not good:
+        raise checks.invalid(place, "expected the text of a JSON object of a reasonable shape.")
 
 
-_TEXT: Final = checks.text()
-_IDENTIFIER: Final = checks.text(most=256, empty=False)
-_TEXT_PART: Final = checks.obj({"type": checks.one_of("text"), "text": _TEXT}, required=("type", "text"))
-_REFUSAL_PART: Final = checks.obj(
-    {"type": checks.one_of("refusal"), "refusal": _TEXT}, required=("type", "refusal")
-)
-_FUNCTION_CALL: Final = checks.obj({"name": _name, "arguments": _arguments}, required=("name", "arguments"))
-_TOOL_CALL: Final = checks.obj(
-    {
+_CALL: Final = Object(
+    fields={
         "id": _IDENTIFIER,
-        "type": checks.one_of("function"),
-        "function": _FUNCTION_CALL,
+        "type": OneOf(("function",)),
+        "function": Object(
+            fields={"name": FUNCTION_NAME, "arguments": call_arguments}, required=("name", "arguments")
+        ),
         # SDK streams leave the index in the message they assemble.
-        "index": checks.whole(0, TOOL_CALLS_MAX),
+        "index": checks.Whole(0, TOOL_CALLS_MAX),
     },
     required=("id", "type", "function"),
 )
-_TOOL_CALLS: Final = checks.array(_TOOL_CALL, least=1, most=TOOL_CALLS_MAX)
-
-
-def _part(value: Any, place: str) -> None:
-    checks.any_object(value, place)
-    kind = value.get("type")
-    if kind is None:
-        raise checks.missing(f"{place}.type")
-    if kind in ("image_url", "input_audio", "file", "video_url", "audio_url"):
-        raise checks.unserved(f"{place}.type", f"is not supported with this model: '{kind}'; send text.")
-    if kind == "refusal":
-        _REFUSAL_PART(value, place)
-    else:
-        _TEXT_PART(value, place)
-
-
-_PARTS: Final = checks.array(_part, least=1, most=PARTS_MAX)
-
-
-def _content(value: Any, place: str) -> None:
-    if isinstance(value, list):
-        _PARTS(value, place)
-    elif not isinstance(value, str):
-        raise checks.wrong_type(value, place, "a string or an array of content parts")
-
-
-def _no_audio(value: Any, place: str) -> None:
-    raise checks.unserved(place, "is not supported with this model; send text.")
-
-
-def _no_function_call(value: Any, place: str) -> None:
-    raise checks.unserved(place, "is not supported; use 'tool_calls'.")
-
-
-_SPOKEN: Final[dict[str, Check]] = {"role": _TEXT, "content": _content, "name": _name}
-_ASSISTANT: Final[dict[str, Check]] = {
-    **_SPOKEN,
-    "refusal": _TEXT,
-    "tool_calls": _TOOL_CALLS,
-    "audio": _no_audio,
-    "function_call": _no_function_call,
-    # What OpenAI's own answers carry: an SDK sends an answer's message back as it came.
-    "annotations": checks.array(checks.any_object, most=0),
-    "reasoning_content": _TEXT,
-}
-_BY_ROLE: Final[dict[str, Check]] = {
-    "developer": checks.obj(_SPOKEN, required=("role", "content"), nulls=True),
-    "system": checks.obj(_SPOKEN, required=("role", "content"), nulls=True),
-    "user": checks.obj(_SPOKEN, required=("role", "content"), nulls=True),
-    "assistant": checks.obj(_ASSISTANT, required=("role",), nulls=True),
-    "tool": checks.obj(
-        {**_SPOKEN, "tool_call_id": _IDENTIFIER}, required=("role", "content", "tool_call_id"), nulls=True
+_CALLS: Final = Array(
+    item=Variants(
+        tag="type",
+        by={"function": _CALL, "custom": Refused("of 'custom' is not supported; use 'function'.")},
     ),
-}
-_ROLE: Final = checks.one_of(*_BY_ROLE)
+    least=1,
+    most=TOOL_CALLS_MAX,
+)
+_BREAKPOINT: Final = Refused("is not supported: the engine finds reusable prefixes by itself; leave it out.")
+_TEXT_PART: Final = Object(
+    fields={"type": OneOf(("text",)), "text": _TEXT, "prompt_cache_breakpoint": _BREAKPOINT},
+    required=("type", "text"),
+)
+_REFUSAL_PART: Final = Object(
+    fields={"type": OneOf(("refusal",)), "refusal": _TEXT}, required=("type", "refusal")
+)
+
+
+def _unread(kind: str) -> Refused:
+    return Refused(f"of '{kind}' is not supported with this model; send text.")
+
+
+_MEDIA: Final = {kind: _unread(kind) for kind in ("image_url", "input_audio", "file")}
+_TEXTS: Final[dict[str, Check]] = {"text": _TEXT_PART}
+
+
+def _content(parts: dict[str, Check]) -> Check:
+    return checks.Either(
+        text=_TEXT,
+        other=Array(item=Variants(tag="type", by=parts), least=1, most=PARTS_MAX),
+        kind=list,
+        expected="a string or an array of content parts",
+    )
+
+
+def _spoken(role: str, parts: dict[str, Check], /, **more: Check) -> Object:
+    fields: dict[str, Check] = {
+        "role": OneOf((role,)),
+        "content": _content({**parts, **_MEDIA}),
+        "name": _NAME,
+    }
+    return Object(fields={**fields, **more}, required=("role", "content"))
+
+
+_ASSISTANT: Final = Object(
+    fields={
+        "role": OneOf(("assistant",)),
+        "content": _content({**_TEXTS, "refusal": _REFUSAL_PART, **_MEDIA}),
+        "name": _NAME,
+        "refusal": _TEXT,
+        "tool_calls": _CALLS,
+        "audio": Refused("is not supported with this model; send text."),
+        "function_call": Refused("is not supported; use 'tool_calls'."),
+        # What OpenAI's own answers carry: an SDK sends an answer's message back as it came.
+        "annotations": Array(item=checks.any_object, most=0),
+        "reasoning_content": _TEXT,
+        "reasoning": _TEXT,
+    },
+    required=("role",),
+)
+message: Final = Variants(
+    tag="role",
+    by={
+        "developer": _spoken("developer", _TEXTS),
+        "system": _spoken("system", _TEXTS),
+        "user": _spoken("user", _TEXTS),
+        "assistant": _ASSISTANT,
+        "tool": Object(
+            fields={**_spoken("tool", _TEXTS).fields, "tool_call_id": _IDENTIFIER},
+            required=("role", "content", "tool_call_id"),
+        ),
+        "function": Refused("of 'function' is not supported; use 'tool'."),
+    },
+)
+"""One message; what a role may hold is in ``by``."""
+_EACH: Final = Array(item=message, least=1, most=MESSAGES_MAX)
 
 
 def messages(value: Any, place: str) -> None:
-    """The ``messages`` array."""
-    checks.array_length(value, place, least=1, most=MESSAGES_MAX)
-    for index, message in enumerate(value):
-        here = f"{place}[{index}]"
-        checks.any_object(message, here)
-        role = message.get("role")
-        if role is None:
-            raise checks.missing(f"{here}.role")
-        if role == "function":
-            raise checks.unserved(f"{here}.role", "'function' is not supported; use 'tool'.")
-        _ROLE(role, f"{here}.role")
-        _BY_ROLE[role](message, here)
-        if role == "assistant" and message.get("content") is None and not message.get("tool_calls"):
-            raise checks.wrong_type(message.get("content"), f"{here}.content", "a string")
+    """The ``messages`` array: each message, then every tool's answer beside its call."""
+    _EACH(value, place)
+    open_calls: set[str] = set()
+    for index, entry in enumerate(value):
+        here, role = f"{place}[{index}]", entry["role"]
+        if role == "tool":
+            if entry["tool_call_id"] not in open_calls:
+                raise checks.invalid(
+                    f"{here}.tool_call_id",
+                    "a message with role 'tool' must answer a call in the 'tool_calls' of the assistant's"
+                    " message before it, and only once.",
+                )
+            open_calls.discard(entry["tool_call_id"])
+            continue
+        _all_answered(open_calls, place)
+        if role == "assistant":
+            _says_something(entry, here)
+            open_calls = {call["id"] for call in entry.get("tool_calls") or ()}
+    _all_answered(open_calls, place)
 
 
-_FUNCTION: Final = checks.obj(
-    {
-        "name": _name,
-        "description": _TEXT,
-        "parameters": checks.any_object,
-        "strict": checks.boolean,
-    },
-    required=("name",),
-    nulls=True,
-)
-_TOOL: Final = checks.obj(
-    {"type": checks.one_of("function"), "function": _FUNCTION}, required=("type", "function")
-)
-tools: Final = checks.array(_TOOL, least=1, most=TOOLS_MAX)
-"""The ``tools`` array: functions only."""
-
-_CHOSEN: Final = checks.obj(
-    {
-        "type": checks.one_of("function"),
-        "function": checks.obj({"name": _name}, required=("name",)),
-    },
-    required=("type", "function"),
-)
-_CHOICE_WORD: Final = checks.one_of("none", "auto", "required")
+def _all_answered(open_calls: set[str], place: str) -> None:
+    if open_calls:
+        raise checks.invalid(
+            place,
+            "an assistant's message with 'tool_calls' must be followed by messages with role 'tool' that"
+            f" answer each 'tool_call_id'; {len(open_calls)} of them have no answer.",
+        )
 
 
-def tool_choice(value: Any, place: str) -> None:
-    """A word, or the function that must be called."""
-    if isinstance(value, str):
-        _CHOICE_WORD(value, place)
-    else:
-        _CHOSEN(value, place)
+def _says_something(entry: dict[str, Any], here: str) -> None:
+    if entry.get("reasoning") and entry.get("reasoning_content"):
+        raise checks.invalid(f"{here}.reasoning", "send it or 'reasoning_content', not both.")
+    if entry.get("content") is None and entry.get("refusal") is None and not entry.get("tool_calls"):
+        raise checks.wrong_type(entry.get("content"), f"{here}.content", "a string")
 
 
-def chosen_tool_exists(fields: dict[str, Any]) -> None:
-    """``tool_choice`` and ``parallel_tool_calls`` need ``tools``; a chosen function must be among them."""
-    given = fields.get("tools") or []
-    for name in ("tool_choice", "parallel_tool_calls"):
-        if not given and name in fields and fields[name] != "none":
-            raise checks.invalid(name, f"'{name}' is only allowed when 'tools' are specified.")
-    chosen = fields.get("tool_choice")
-    if isinstance(chosen, dict):
-        name = chosen["function"]["name"]
-        if all(tool["function"]["name"] != name for tool in given):
-            raise checks.invalid("tool_choice.function.name", "no function of that name is in 'tools'.")
+def in_normal_form(entry: dict[str, Any], *, developer_role: bool) -> dict[str, Any]:
+    """A checked message as the engine takes it: nothing it would refuse or silently drop.
+
+    A refusal becomes text of the assistant's turn, ``reasoning`` ``reasoning_content``, empty arguments
+    ``{}``; without ``developer_role`` a developer speaks as system, which every template knows.
+    """
+    role = entry["role"]
+    found = {
+        name: value
+        for name, value in entry.items()
+        if value is not None and name not in ("annotations", "refusal", "reasoning")
+    }
+    if role == "developer" and not developer_role:
+        found["role"] = "system"
+    if role != "assistant":
+        return found
+    content = found.get("content")
+    if isinstance(content, list):
+        content = [_as_text(part) for part in content]
+    refusal = entry.get("refusal")
+    if refusal is not None:
+        content = _with_refusal(content, refusal)
+    if content is not None:
+        found["content"] = content
+    if entry.get("reasoning"):
+        found["reasoning_content"] = entry["reasoning"]
+    if "tool_calls" in found:
+        found["tool_calls"] = [_call(call) for call in found["tool_calls"]]
+    return found
 
 
-_JSON_SCHEMA: Final = checks.obj(
-    {"name": _name, "description": _TEXT, "schema": checks.any_object, "strict": checks.boolean},
-    required=("name",),
-    nulls=True,
-)
-_FORMATS: Final[dict[str, Check]] = {
-    "text": checks.obj({"type": _TEXT}),
-    "json_object": checks.obj({"type": _TEXT}),
-    "json_schema": checks.obj({"type": _TEXT, "json_schema": _JSON_SCHEMA}, required=("json_schema",)),
-}
-_FORMAT: Final = checks.one_of(*_FORMATS)
+def _as_text(part: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "text", "text": part["refusal"]} if part["type"] == "refusal" else part
 
 
-def response_format(value: Any, place: str) -> None:
-    """text, json_object or json_schema."""
-    checks.any_object(value, place)
-    if "type" not in value:
-        raise checks.missing(f"{place}.type")
-    _FORMAT(value["type"], f"{place}.type")
-    _FORMATS[value["type"]](value, place)
+def _with_refusal(content: Any, refusal: str) -> Any:
+    if not content:
+        return refusal
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [*parts, {"type": "text", "text": refusal}]
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {
+        "id": call["id"],
+        "type": "function",
+        "function": {"name": function["name"], "arguments": function["arguments"] or "{}"},
+    }

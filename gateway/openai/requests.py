@@ -6,7 +6,7 @@ engine read the same values. Unknown fields are refused, not passed on. Raises G
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,10 +14,12 @@ import orjson
 
 from gateway.contract.errors import ContextLengthExceeded, InvalidRequest
 from gateway.contract.units import Tokens
-from gateway.openai import checks, messages
+from gateway.openai import checks
+from gateway.openai.combinations import hold_together
 from gateway.openai.json_body import read_object, shown
-from gateway.openai.parameters import FOR_US, GATEWAY_OWNED, PARAMETERS, UNSERVED, VENDOR
-from gateway.openai.terms import Capabilities, Endpoint, ModelTerms
+from gateway.openai.messages import in_normal_form
+from gateway.openai.parameters import CHAT_ONLY, FOR_US, GATEWAY_OWNED, PARAMETERS, UNSERVED, VENDOR
+from gateway.openai.terms import Endpoint, ModelTerms
 
 CHOICES_MAX: Final = 128
 """Completions of one request: n x prompts."""
@@ -77,14 +79,18 @@ class WireRequest:
 
     def prompt_texts(self) -> Iterator[str]:
         """Every text the model will read, but tools and schemas."""
+        for message in self.fields.get("messages", ()):
+            yield from message_texts(message)
+        yield from (prompt for prompt in self.separate_prompts() if isinstance(prompt, str))
+        if self.fields.get("suffix"):
+            yield self.fields["suffix"]
+
+    def separate_prompts(self) -> Sequence[str | list[int]]:
+        """The prompts or inputs, each as text or token ids, in order; none for messages."""
         content = self.fields[self.content_name]
         if self.content_name == "messages":
-            for message in content:
-                yield from _message_texts(message)
-        elif isinstance(content, str):
-            yield content
-        else:
-            yield from (entry for entry in content if isinstance(entry, str))
+            return ()
+        return [content] if isinstance(content, str) or type(content[0]) is int else content
 
     def prompt_documents(self) -> Iterator[object]:
         """JSON values a chat template may print into the prompt: tools, schemas, arguments of calls."""
@@ -97,10 +103,7 @@ class WireRequest:
     @property
     def prompt_token_ids(self) -> int:
         """How many token ids were given in place of text; 0 for text."""
-        content = self.fields[self.content_name]
-        if isinstance(content, str) or isinstance(content[0], str | dict):
-            return 0
-        return sum(map(len, content)) if isinstance(content[0], list) else len(content)
+        return sum(len(prompt) for prompt in self.separate_prompts() if not isinstance(prompt, str))
 
     def cache_fields(self) -> dict[str, Any]:
         """What decides the answer, beside model and partition: equal dicts, equal answers wanted.
@@ -138,8 +141,9 @@ class WireRequest:
         return orjson.dumps(body)
 
 
-def _message_texts(message: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("role", "name", "refusal", "reasoning_content", "tool_call_id"):
+def message_texts(message: Mapping[str, Any]) -> Iterator[str]:
+    """The texts of a message in normal form."""
+    for name in ("role", "name", "reasoning_content", "tool_call_id"):
         value = message.get(name)
         if value:
             yield value
@@ -148,7 +152,7 @@ def _message_texts(message: Mapping[str, Any]) -> Iterator[str]:
         yield content
     elif content:
         for part in content:
-            yield part.get("text") or part.get("refusal") or ""
+            yield part["text"]
 
 
 def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], ModelTerms]) -> WireRequest:
@@ -169,7 +173,7 @@ def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], Mod
             param="model",
         )
     fields = _checked(endpoint, raw, terms)
-    _hold_together(endpoint, fields, terms)
+    hold_together(endpoint, fields, terms)
     options = fields.get("stream_options") or {}
     prompts = _prompt_count(endpoint, fields, terms)
     choices = prompts * fields.get("n", 1) if endpoint.generates else 1
@@ -178,7 +182,7 @@ def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], Mod
     return WireRequest(
         endpoint=endpoint,
         model_asked=model_asked,
-        fields={name: value for name, value in fields.items() if name not in FOR_US},
+        fields=_for_the_engine(endpoint, fields, terms),
         stream=fields.get("stream", False),
         usage_asked=options.get("include_usage") is True,
         continuous_usage_asked=options.get("continuous_usage_stats") is True,
@@ -190,6 +194,19 @@ def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], Mod
         ),
         end_user=fields.get("safety_identifier") or fields.get("user") or "",
     )
+
+
+def _for_the_engine(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> dict[str, Any]:
+    kept = {name: value for name, value in fields.items() if name not in FOR_US}
+    if "messages" in kept:
+        developer_role = terms.capabilities.developer_role
+        kept["messages"] = [in_normal_form(one, developer_role=developer_role) for one in kept["messages"]]
+    if endpoint is Endpoint.COMPLETIONS and terms.capabilities.suffix:
+        # SGLang with a completion template writes a missing suffix as "None".
+        kept.setdefault("suffix", "")
+    elif not kept.get("suffix"):
+        kept.pop("suffix", None)
+    return kept
 
 
 def _checked(endpoint: Endpoint, raw: Mapping[str, Any], terms: ModelTerms) -> dict[str, Any]:
@@ -206,7 +223,7 @@ def _checked(endpoint: Endpoint, raw: Mapping[str, Any], terms: ModelTerms) -> d
         elif name in unserved:
             if value is not None:
                 raise checks.unserved(name, unserved[name])
-        elif name in terms.vendor_parameters and endpoint.generates:
+        elif name in terms.vendor_parameters and _vendor_taken(endpoint, name):
             if value is not None:
                 VENDOR[name](value, name)
                 fields[name] = value
@@ -221,38 +238,8 @@ def _checked(endpoint: Endpoint, raw: Mapping[str, Any], terms: ModelTerms) -> d
     return fields
 
 
-def _hold_together(endpoint: Endpoint, fields: dict[str, Any], terms: ModelTerms) -> None:
-    """Rules over more than one parameter, and what the model can do."""
-    able = terms.capabilities
-    if fields.get("stream_options") is not None and not fields.get("stream"):
-        raise checks.invalid("stream_options", "only allowed when 'stream' is true.")
-    if fields.get("n", 1) > able.n_max:
-        raise checks.invalid("n", f"this model serves at most {able.n_max}.", "integer_above_max_value")
-    if endpoint is Endpoint.COMPLETIONS:
-        if fields.get("best_of", 1) != fields.get("n", 1) and "best_of" in fields:
-            raise checks.unserved("best_of", "other than 'n' is not supported.")
-        if "logprobs" in fields and not able.logprobs:
-            raise checks.unserved("logprobs", "is not supported with this model.")
-    if "tools" in fields and not able.tools:
-        raise checks.unserved("tools", "is not supported with this model.")
-    if endpoint is Endpoint.TOKENIZE and "messages" not in fields and "tools" in fields:
-        raise checks.invalid("tools", "only allowed with 'messages'.")
-    if endpoint is Endpoint.CHAT:
-        _chat_capabilities(fields, able)
-        messages.chosen_tool_exists(fields)
-        if fields.get("top_logprobs") and not fields.get("logprobs"):
-            raise checks.invalid("top_logprobs", "only allowed when 'logprobs' is true.")
-
-
-def _chat_capabilities(fields: Mapping[str, Any], able: Capabilities) -> None:
-    refused = "is not supported with this model."
-    if fields.get("logprobs") and not able.logprobs:
-        raise checks.unserved("logprobs", refused)
-    if "reasoning_effort" in fields and not able.reasoning:
-        raise checks.unserved("reasoning_effort", refused)
-    form = fields.get("response_format", {}).get("type", "text")
-    if (form == "json_object" and not able.json_object) or (form == "json_schema" and not able.json_schema):
-        raise checks.unserved("response_format", f"of type '{form}' is not supported with this model.")
+def _vendor_taken(endpoint: Endpoint, name: str) -> bool:
+    return endpoint is Endpoint.CHAT or (endpoint is Endpoint.COMPLETIONS and name not in CHAT_ONLY)
 
 
 def _prompt_count(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> int:
@@ -283,7 +270,8 @@ def _limit(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> 
     most = min(terms.max_completion_tokens, terms.context_tokens)
     if asked > most:
         raise ContextLengthExceeded(
-            f"'{given[0]}' is too large: {asked}. This model supports at most {most} completion tokens.",
+            f"{given[0]} is too large: {asked}. This model supports at most {most} completion tokens,"
+            f" whereas you provided {asked}.",
             param=given[0],
         )
     return Tokens(asked)

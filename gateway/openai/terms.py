@@ -50,6 +50,12 @@ class Capabilities:
     json_schema: bool = True
     logprobs: bool = False
     reasoning: bool = False
+    suffix: bool = False
+    """Completions: the engine has a fill-in-the-middle template (``--completion-template``)."""
+    dimensions: bool = False
+    """Embeddings of fewer dimensions (the engine knows the model as a matryoshka)."""
+    developer_role: bool = False
+    """The chat template knows the role; without it a developer's message is sent as system."""
     n_max: int = 1
     """Most completions of one prompt."""
     batch_max: int = 1
@@ -78,3 +84,7 @@ class ModelTerms(Protocol):
     @property
     def max_completion_tokens(self) -> int:
         """Most tokens of one completion."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below it; 0 when it is not known."""

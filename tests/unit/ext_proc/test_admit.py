@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ext_proc.phases.admit import Admit, AdmitStage
-from ext_proc.phases.plan import BYTES_PER_TOKEN_MAX
+from ext_proc.prompt_bound import BYTES_PER_TOKEN_MAX
 from ext_proc.vocabulary import (
     CacheAnswered,
     Continue,
@@ -138,6 +138,21 @@ def test_an_unmetered_body_is_decided_in_its_own_reply_and_never_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ids", "limit", "refused"), [(500, 500, 0), (500, 501, 1), (999, 1, 0), (1000, 1, 1)]
+)
+def test_token_ids_and_the_completion_must_fit_the_context(ids: int, limit: int, refused: int) -> None:
+    machine = Admit(RULES)
+    machine.receive(headers(path="/v1/completions"))
+    effects = machine.receive(body({"model": "chat", "prompt": [[7], [7] * ids], "max_tokens": limit}))
+    if not refused:
+        assert only(Reserve, effects).request.fixed > ids
+        return
+    error = shown_error(only(ReplyNow, effects))
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+    assert f"{ids + limit} tokens ({ids} in your prompt; {limit} for the completion)" in error["message"]
+
+
+@pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
         (b"", 400, "invalid_json"),
@@ -149,6 +164,15 @@ def test_an_unmetered_body_is_decided_in_its_own_reply_and_never_read() -> None:
         ({**SAY, "surprise": 1}, 400, None),
         (
             {**SAY, "messages": [{"role": "user", "content": "x" * (1000 * BYTES_PER_TOKEN_MAX + 1)}]},
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            {
+                **SAY,
+                "messages": [{"role": "user", "content": "x" * 500 * BYTES_PER_TOKEN_MAX}],
+                "max_tokens": 501,
+            },
             400,
             "context_length_exceeded",
         ),

@@ -7,10 +7,20 @@ import json
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.prompt_bound import COMPLETION_FLOOR, completion_tokens_wanted, prompt_tokens_bound
+from ext_proc.prompt_bound import (
+    BYTES_PER_TOKEN_MAX,
+    COMPLETION_FLOOR,
+    PART_TOKENS,
+    SPECIAL_TOKENS,
+    SUFFIX_TOKENS,
+    completion_tokens_wanted,
+    prompt_tokens_bound,
+    prompt_tokens_least,
+)
 from gateway.contract.ids import ModelName
 from gateway.models.catalogue import Model
 from gateway.openai.requests import WireRequest, parse_request
@@ -62,7 +72,7 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=4))
 def test_tools_count_as_the_most_wasteful_template_prints_them(parameters: dict[str, Any]) -> None:
     """Templates print tools with or without indent and escapes, and a call's arguments parsed anew."""
-    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"default": parameters}}}
     request = chat("", tools=[tool])
     sent = orjson.loads(orjson.dumps([tool]))
     widest = max(len(json.dumps(sent, indent=4, ensure_ascii=ascii)) for ascii in (True, False))
@@ -72,16 +82,14 @@ def test_tools_count_as_the_most_wasteful_template_prints_them(parameters: dict[
         "type": "function",
         "function": {"name": "f", "arguments": orjson.dumps(parameters).decode()},
     }
-    assistant = parse(Endpoint.CHAT, {"messages": [{"role": "assistant", "tool_calls": [call]}]})
+    answered = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": ""},
+    ]
+    assistant = parse(Endpoint.CHAT, {"messages": answered})
     assert prompt_tokens_bound(assistant, MODEL) >= len(
         json.dumps(orjson.loads(orjson.dumps(parameters)), indent=4)
     )
-
-
-def test_arguments_that_are_not_json_count_as_text() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "x" * 400}}
-    request = parse(Endpoint.CHAT, {"messages": [{"role": "assistant", "tool_calls": [call]}]})
-    assert prompt_tokens_bound(request, MODEL) > 400
 
 
 def test_the_wanted_completion() -> None:
@@ -94,3 +102,42 @@ def test_the_wanted_completion() -> None:
     assert completion_tokens_wanted(chat("漢" * 200), MODEL) < 1000 - 600 + 10
     small = dataclasses.replace(MODEL, max_completion_tokens=20)
     assert completion_tokens_wanted(chat("x" * 5000), small) == 20
+    assert completion_tokens_wanted(parse(Endpoint.COMPLETIONS, {"prompt": ["hi", "x" * 5000]}), MODEL) == 16
+    assert completion_tokens_wanted(parse(Endpoint.COMPLETIONS, {"prompt": [[1], [2] * 990]}), MODEL) == 10
+
+
+def test_parts_and_a_suffix_count() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    whole = parse(Endpoint.CHAT, {"messages": [{"role": "user", "content": "ab"}]})
+    parted = parse(Endpoint.CHAT, {"messages": [{"role": "user", "content": parts}]})
+    least = prompt_tokens_bound(whole, MODEL) + len(parts) * PART_TOKENS
+    assert prompt_tokens_bound(parted, MODEL) == least
+    middle = dataclasses.replace(MODEL, capabilities=Capabilities(suffix=True))
+    body = orjson.dumps({"model": "m", "prompt": "ab", "suffix": "cde"})
+    request = parse_request(Endpoint.COMPLETIONS, body, lambda _: middle)
+    assert prompt_tokens_bound(request, middle) == 2 + 3 + SPECIAL_TOKENS + SUFFIX_TOKENS
+
+
+def test_what_an_assistant_thought_counts() -> None:
+    said = {"role": "assistant", "content": "x", "reasoning": "y" * 50}
+    plain = {"role": "assistant", "content": "x"}
+    more, less = (
+        prompt_tokens_bound(parse(Endpoint.CHAT, {"messages": [message]}), MODEL) for message in (said, plain)
+    )
+    assert more == less + 50
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "least"),
+    [
+        (Endpoint.COMPLETIONS, {"prompt": [[1, 2], [3, 4, 5]]}, 3),
+        (Endpoint.EMBEDDINGS, {"input": ["a", "b" * (BYTES_PER_TOKEN_MAX + 1)]}, 2),
+        (Endpoint.TOKENIZE, {"prompt": ""}, 0),
+        (Endpoint.CHAT, {"messages": [{"role": "user", "content": "a" * BYTES_PER_TOKEN_MAX * 3}]}, 3),
+        (Endpoint.CHAT, {"messages": [{"role": "assistant", "content": "a" * 999}]}, 0),
+    ],
+)
+def test_the_least_that_the_longest_prompt_has(
+    endpoint: Endpoint, fields: dict[str, Any], least: int
+) -> None:
+    assert prompt_tokens_least(parse(endpoint, fields)) == least

@@ -23,11 +23,12 @@ class Terms:
 
     endpoints: frozenset[Endpoint] = frozenset(Endpoint)
     capabilities: Capabilities = Capabilities(
-        tools=True, logprobs=True, reasoning=True, n_max=8, batch_max=64
+        tools=True, logprobs=True, reasoning=True, suffix=True, dimensions=True, n_max=8, batch_max=64
     )
     vendor_parameters: frozenset[str] = frozenset(VENDOR)
     context_tokens: int = 1000
     max_completion_tokens: int = 800
+    vocabulary_size: int = 50_000
 
 
 PLAIN = Terms(capabilities=Capabilities(json_object=False, json_schema=False), vendor_parameters=frozenset())

@@ -27,7 +27,7 @@ def test_a_full_chat_request() -> None:
         tools=[TOOL],
         tool_choice={"type": "function", "function": {"name": "add"}},
         parallel_tool_calls=False,
-        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": {"a": 1}}},
+        response_format={"type": "text"},
         stop=["x", "y"],
         n=2,
         temperature=0,
@@ -59,7 +59,12 @@ def test_a_full_chat_request() -> None:
     assert (body["rid"], body["priority"], body["cache_salt"], body["model"]) == ("r-1", 5, "salt", "served")
     assert not body.keys() & {"max_completion_tokens", "user", "metadata", "store", "modalities"}
     assert "presence_penalty" not in body
-    assert body["messages"][2]["tool_calls"] == [CALL]
+    assert body["messages"] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "2+2"}], "name": "ann"},
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ]
 
 
 def test_gateway_owned_fields_never_count() -> None:
@@ -153,7 +158,7 @@ def test_texts_and_documents_hold_all_the_model_reads() -> None:
         tools=[TOOL],
     )
     texts = set(request.prompt_texts())
-    assert {"part", "ann", "said", "no", "four", "c1", "user", "tool"} <= texts
+    assert {"part", "ann", "said", "no", "four", "c1", "user", "tool", "assistant"} <= texts
     assert list(request.prompt_documents()) == [[TOOL], CALL]
     assert list(complete(prompt=["a", "b"]).prompt_texts()) == ["a", "b"]
     assert list(complete(prompt=[1, 2]).prompt_texts()) == []
