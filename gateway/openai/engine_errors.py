@@ -20,6 +20,7 @@ from gateway.contract.errors import (
     InvalidRequest,
 )
 from gateway.openai.answers import error_frame, read_json
+from gateway.openai.terms import Endpoint
 
 OVERLOADED_RETRY_S: Final = 1
 UNAVAILABLE_RETRY_S: Final = 2
@@ -35,16 +36,66 @@ _OVERLOAD: Final = re.compile(
     r"queue is full|waiting timeout|higher priority|too many|overload", re.IGNORECASE
 )
 _LOADING: Final = re.compile(r"loading|starting|not ready|warm", re.IGNORECASE)
+_CONTENT: Final = {
+    Endpoint.CHAT.value: "messages",
+    Endpoint.COMPLETIONS.value: "prompt",
+    Endpoint.EMBEDDINGS.value: "input",
+    Endpoint.TOKENIZE.value: "prompt",
+}
+"""Which field holds what is too long."""
+_PLACE: Final = re.compile(
+    r"'loc': \('body', ('[A-Za-z_]\w{0,63}'(?:, (?:'[A-Za-z_]\w{0,63}'|\d{1,6})){0,7})"
+)
+_FAULT: Final = re.compile(r"'msg': '([^']{1,200})'")
+_SUBJECT: Final = re.compile(r"([a-z][a-z_]{0,40}) must be")
+_CLIENTS_NAMES: Final = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+"""SGLang's inner names of what clients send under others."""
+_SAMPLING: Final = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+        "max_tokens",
+        "min_tokens",
+        "n",
+        "stop",
+        "logit_bias",
+        "seed",
+    }
+)
+"""What SGLang's refusals of a value begin with, in clients' words."""
 
 
-def engine_error(status: int, body: bytes) -> GatewayError:
-    """An engine's answer of ``status`` >= 400 as the error its client should see."""
+def engine_error(status: int, body: bytes, *, endpoint: str = Endpoint.CHAT.value) -> GatewayError:
+    """An engine's answer of ``status`` >= 400 as the error its client should see. ``endpoint``: an Endpoint's
+    value, for ``param``."""
     answer = read_json(body[:65_536]) or {}
     frame = error_frame(answer)
-    return frame_error(frame if frame is not None else {}, status=status)
+    return frame_error(frame if frame is not None else {}, status=status, endpoint=endpoint)
 
 
-def frame_error(frame: Mapping[str, Any], *, status: int = 500) -> GatewayError:
+def not_an_answer() -> EngineUnavailable:
+    """A 200 that is no answer of the endpoint. Another engine may know better, so it is tried again."""
+    return EngineUnavailable(
+        "The model's engine gave an answer that is none; try again.", retry_after_s=UNAVAILABLE_RETRY_S
+    )
+
+
+def stopped() -> EngineUnavailable:
+    """An engine that ended in the middle of its answer: aborted, cut off, killed."""
+    return EngineUnavailable(
+        "The model's engine stopped before its answer was complete; try again.",
+        retry_after_s=UNAVAILABLE_RETRY_S,
+    )
+
+
+def frame_error(
+    frame: Mapping[str, Any], *, status: int = 500, endpoint: str = Endpoint.CHAT.value
+) -> GatewayError:
     """An error frame (``error_frame``'s result) as our error; its own integer ``code`` is the status."""
     code = frame.get("code")
     if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599:
@@ -52,7 +103,7 @@ def frame_error(frame: Mapping[str, Any], *, status: int = 500) -> GatewayError:
     message = frame.get("message")
     text = message if isinstance(message, str) else ""
     if status in (400, 422):
-        return _refusal(text, frame)
+        return _refusal(text, frame, endpoint)
     if status == 413:
         return ContentTooLarge("The request is too large for the model's engine.")
     if status in (408, 504):
@@ -63,19 +114,44 @@ def frame_error(frame: Mapping[str, Any], *, status: int = 500) -> GatewayError:
     return BadGateway("The model's engine failed to answer this request; try again.")
 
 
-def _refusal(text: str, frame: Mapping[str, Any]) -> InvalidRequest:
+def _refusal(text: str, frame: Mapping[str, Any], endpoint: str) -> InvalidRequest:
+    content = _CONTENT.get(endpoint, "messages")
     if _CONTEXT.search(text):
-        limit, asked = _LIMIT.search(text), _ASKED.search(text)
-        needs = next((group for group in asked.groups() if group), "") if asked else ""
-        sentence = f"This model's maximum context length is {limit[1]} tokens." if limit else ""
-        sentence += f" Your request needs {needs} tokens." if needs else ""
-        sentence = sentence.strip() or "The request does not fit the model's context."
-        return ContextLengthExceeded(sentence + " Shorten the prompt or lower max_tokens.", param="messages")
+        return _too_long(text, content)
+    if place := _PLACE.search(text):
+        return _invalid_field(text, place[1])
     param = frame.get("param")
     shown = param if isinstance(param, str) and re.fullmatch(r"[A-Za-z_][\w.\[\]]{0,63}", param) else None
-    if not text or len(text) > _MESSAGE_CHARS_MAX or _TELLS.search(text):
-        text = "The model's engine refused the request: a parameter has a value it does not take."
-    return InvalidRequest(text, param=shown)
+    said = ""
+    if subject := _SUBJECT.match(text):
+        name = _CLIENTS_NAMES.get(subject[1], subject[1])
+        if name in _SAMPLING:
+            said, shown = name + text[subject.end(1) :], shown or name
+    elif text == "Messages cannot be empty.":
+        said, shown = text, shown or content
+    # Only sentences that are known: any other may quote the prompt, a tool or a schema.
+    if not said or len(said) > _MESSAGE_CHARS_MAX or _TELLS.search(said):
+        said = "The model's engine refused the request: a parameter has a value it does not take."
+    return InvalidRequest(said, param=shown)
+
+
+def _too_long(text: str, content: str) -> ContextLengthExceeded:
+    limit, asked = _LIMIT.search(text), _ASKED.search(text)
+    needs = next((group for group in asked.groups() if group), "") if asked else ""
+    sentence = f"This model's maximum context length is {limit[1]} tokens." if limit else ""
+    sentence += f" Your request needs {needs} tokens." if needs else ""
+    sentence = sentence.strip() or "The request does not fit the model's context."
+    return ContextLengthExceeded(f"{sentence} Shorten the {content} or lower max_tokens.", param=content)
+
+
+def _invalid_field(text: str, place: str) -> InvalidRequest:
+    """From the validation error of SGLang's request model: where, and what is wrong; never the value, and
+    nothing of the rest, which names the server's files."""
+    steps = [step.strip("'") for step in place.split(", ")]
+    param = steps[0] + "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps[1:])
+    fault = _FAULT.search(text)
+    said = fault[1] if fault is not None and not _TELLS.search(fault[1]) else "the engine does not take it"
+    return InvalidRequest(f"Invalid {param!r}: {said}.", param=param)
 
 
 def _unavailable(text: str) -> EngineUnavailable:
