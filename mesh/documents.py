@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from ext_authz.settings import AuthzSettings
 from ext_proc.settings import ProcSettings
 from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
+from gateway.contract.error_cases import ERROR_CASES, ErrorCase, Origin
 from gateway.path import HOPS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -52,7 +54,57 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES: Final[dict[str, Callable[[], str]]] = {"hops": hops_table, "settings": settings_table}
+def errors_tree() -> str:
+    """gateway/contract/error_cases.py drawn: who answers, with which status and class, for which codes."""
+    lines = ["```", "client"]
+    origins = list(Origin)
+    for origin in origins:
+        last = origin is origins[-1]
+        lines.append(f"{'└' if last else '├'} {origin.value}")
+        groups: dict[tuple[int, str], list[str]] = {}
+        for case in (case for case in ERROR_CASES if case.origin is origin):
+            codes = groups.setdefault((case.status, case.sdk_class), [])
+            if case.code not in codes:
+                codes.append(case.code)
+        for place, ((status, sdk_class), codes) in enumerate(sorted(groups.items())):
+            corner = "└" if place == len(groups) - 1 else "├"
+            head = f"{' ' if last else '│'}   {corner} {status or '200':<4}{sdk_class:<22}"
+            indent = f"{' ' if last else '│'}   {' ' if corner == '└' else '│'} {'':<26}"
+            lines += textwrap.wrap(
+                ", ".join(codes), 116, initial_indent=head, subsequent_indent=indent, break_long_words=False
+            )
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def errors_table() -> str:
+    """Every case of gateway/contract/error_cases.py."""
+    rows = [
+        "| case | who answers | status | type | code | param | Retry-After | SDK |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*rows, *map(_error_row, ERROR_CASES)]) + "\n"
+
+
+def _error_row(case: ErrorCase) -> str:
+    cells = (
+        case.case,
+        case.origin.value,
+        str(case.status or "200"),
+        case.type,
+        f"`{case.code}`",
+        case.param or "-",
+        case.retry_after or "-",
+        case.sdk_class,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "hops": hops_table,
+    "settings": settings_table,
+    "errors_tree": errors_tree,
+    "errors_table": errors_table,
+}
 
 
 def refreshed(text: str) -> str:
