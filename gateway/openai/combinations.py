@@ -18,6 +18,14 @@ from gateway.openai.tools import chosen_tool_exists
 _NO_MODEL: Final = "is not supported with this model."
 _GRAMMARS: Final = ("response_format", "regex", "ebnf")
 """Parameters that bind the answer to a form; an engine follows one."""
+NEEDS: Final[Mapping[str, str]] = {
+    "tools": "tools",
+    "logprobs": "logprobs",
+    "reasoning_effort": "reasoning",
+    "suffix": "suffix",
+    "dimensions": "dimensions",
+}
+"""Parameter to the capability of the catalogue's entry without which it is refused."""
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -50,16 +58,9 @@ def hold_together(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTer
 def _beyond(endpoint: Endpoint, fields: Mapping[str, Any], able: Capabilities) -> Iterator[tuple[str, str]]:
     """What is asked and the model cannot do, with the reason."""
     form = fields.get("response_format", {}).get("type", "text")
-    asked = {
-        "tools": "tools" in fields and not able.tools,
-        # Completions: 0 asks for the chosen tokens' logprobs.
-        "logprobs": "logprobs" in fields and fields["logprobs"] is not False and not able.logprobs,
-        "reasoning_effort": "reasoning_effort" in fields and not able.reasoning,
-        "suffix": bool(fields.get("suffix")) and not able.suffix,
-        "dimensions": "dimensions" in fields and not able.dimensions,
-    }
-    for name, refused in asked.items():
-        if refused:
+    for name, capability in NEEDS.items():
+        # false and "" ask for nothing; completions' logprobs of 0 asks for those of the chosen tokens.
+        if fields.get(name) not in (None, "") and fields[name] is not False and not getattr(able, capability):
             yield name, _NO_MODEL
     if (form == "json_object" and not able.json_object) or (form == "json_schema" and not able.json_schema):
         yield "response_format", f"of type '{form}' is not supported with this model."

@@ -129,12 +129,13 @@ message: Final = Variants(
     },
 )
 """One message; what a role may hold is in ``by``."""
-_EACH: Final = Array(item=message, least=1, most=MESSAGES_MAX)
+EACH: Final = Array(item=message, least=1, most=MESSAGES_MAX)
+"""All of them, without the rules between them."""
 
 
 def messages(value: Any, place: str) -> None:
     """The ``messages`` array: each message, then every tool's answer beside its call."""
-    _EACH(value, place)
+    EACH(value, place)
     open_calls: set[str] = set()
     for index, entry in enumerate(value):
         here, role = f"{place}[{index}]", entry["role"]

@@ -53,6 +53,7 @@ _TOKEN_KEY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def _logit_bias(value: Any, place: str) -> None:
+    """Token ids, written as digits, to numbers from -100 to 100; at most 1024."""
     checks.any_object(value, place)
     if len(value) > 1024:
         raise checks.invalid(
@@ -253,6 +254,7 @@ def _top_k(value: Any, place: str) -> None:
 
 
 def _stop_regex(value: Any, place: str) -> None:
+    """A regular expression of at most 256 bytes, as SGLang's bound."""
     Text(most=256, empty=False)(value, place)
     if len(value.encode()) > 256:
         raise checks.invalid(place, "expected at most 256 bytes.", "string_above_max_length")

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from gateway.openai import checks
-from gateway.openai.checks import Check, Object, OneOf, Refused, Text, Variants
+from gateway.openai.checks import Object, OneOf, Refused, Text, Variants
 from gateway.openai.json_schemas import check_schema
 
 TOOLS_MAX: Final = 128
@@ -91,7 +91,6 @@ def chosen_tool_exists(fields: dict[str, Any]) -> None:
             raise checks.invalid("tool_choice.function.name", "no function of that name is in 'tools'.")
 
 
-_TYPE: Final = Text()
 _JSON_SCHEMA: Final = Object(
     fields={
         "name": FUNCTION_NAME,
@@ -102,14 +101,14 @@ _JSON_SCHEMA: Final = Object(
     # OpenAI lets the schema out; SGLang refuses that, and an answer of any form is 'json_object'.
     required=("name", "schema"),
 )
-_PLAIN: Final[Check] = Object(fields={"type": _TYPE})
 response_format: Final = Variants(
     tag="type",
     by={
-        "text": _PLAIN,
-        "json_object": _PLAIN,
+        "text": Object(fields={"type": OneOf(("text",))}, required=("type",)),
+        "json_object": Object(fields={"type": OneOf(("json_object",))}, required=("type",)),
         "json_schema": Object(
-            fields={"type": _TYPE, "json_schema": _JSON_SCHEMA}, required=("type", "json_schema")
+            fields={"type": OneOf(("json_schema",)), "json_schema": _JSON_SCHEMA},
+            required=("type", "json_schema"),
         ),
     },
 )
