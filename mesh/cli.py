@@ -26,6 +26,7 @@ DEFAULT_PORT: Final = 8080
 TIERS: Final = ("unit", "contract", "golden", "integration", "dataplane", "clients", "drills", "tidy")
 """What ``tidegate test`` runs without arguments; ``nightly`` and ``bench`` only when named."""
 EXTRA_TIERS: Final = ("nightly",)
+BENCHES: Final = ("path", "sdk")
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,14 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     test.set_defaults(run=_test)
     bench = commands.add_parser(
         "bench",
-        help="measure the whole path against bare Envoy",
-        description="Measure the whole path against bare Envoy in one run; prints a table of ratios.",
-        epilog="example: tidegate bench --seconds 5 --json bench.json",
+        help="measure the whole path against bare Envoy, and what an SDK sees",
+        description="Measure the whole path against bare Envoy (path), and the openai client through the "
+        "gateway against the engine (sdk); each in one run. Prints tables of ratios.",
+        epilog="example: tidegate bench sdk --seconds 5 --json bench.json",
     )
+    bench.add_argument("section", nargs="*", metavar="SECTION", help=f"{', '.join(BENCHES)} (all)")
     bench.add_argument("--seconds", type=_seconds, help="length of one slice")
+    bench.add_argument("--engine", choices=("twin", "sglang"), default="twin", help="of sdk (twin)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     bench.set_defaults(run=_bench)
 
@@ -287,7 +291,11 @@ def _test(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    options = [] if arguments.seconds is None else ["--seconds", str(arguments.seconds)]
+    for section in arguments.section:
+        if section not in BENCHES:
+            raise Refusal(f"no section {section!r}", f"known are {', '.join(BENCHES)}")
+    options = [*arguments.section, "--engine", arguments.engine]
+    options += [] if arguments.seconds is None else ["--seconds", str(arguments.seconds)]
     if arguments.json is not None:
         options += ["--json", str(arguments.json.absolute())]
     _become("tests.bench.main", *options)

@@ -1,8 +1,10 @@
-"""``./tidegate bench``: bare Envoy against the whole path, in one run, as ratios.
+"""``./tidegate bench``: two sections, ``path`` and ``sdk``; both without a name.
 
-Slices of the targets alternate, so that a machine whose speed drifts treats all alike; medians over
-the rounds are printed. Two settings: ``shared`` lets the kernel place everything, ``one core`` pins
-the whole gateway (or bare Envoy) to CPU 0 and the load to CPU 1. CPU seconds are the processes' own.
+``path`` is bare Envoy against the whole path, in one run, as ratios; ``sdk`` is what the official Python
+client sees (tests/bench/sdk.py). In ``path``, slices of the targets alternate, so that a machine whose
+speed drifts treats all alike; medians over the rounds are printed. Two settings: ``shared`` lets the
+kernel place everything, ``one core`` pins the whole gateway (or bare Envoy) to CPU 0 and the load to
+CPU 1. CPU seconds are the processes' own.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench import sdk
 from tests.bench.load import SCENARIOS, BenchError, Scenario, compiled, run_slice
+from tests.bench.sdk_table import print_sdk_report
 from tests.bench.table import print_report
 from tests.bench.targets import MODEL, ROOT, BareEnvoy, Target, Upstream, WholePath
 
+SECTIONS: Final = ("path", "sdk")
 ROUNDS: Final = 3
 UPSTREAM_HEADROOM: Final = 5
 """The load alone must do this many times bare Envoy's rate, else it is part of the limit."""
@@ -137,19 +142,29 @@ def run(seconds: float) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; exit 1 when a target answered errors, for then the figures mean nothing."""
+    """Print the tables; exit 1 when a target answered errors, for then the figures mean nothing."""
     parser = argparse.ArgumentParser(prog="tidegate bench", description=__doc__)
+    parser.add_argument("section", nargs="*", help=f"{' or '.join(SECTIONS)} (default: all)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one slice (default 2)")
+    parser.add_argument("--engine", choices=("twin", "sglang"), default="twin", help="of section sdk")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     arguments = parser.parse_args(argv)
+    sections = arguments.section or SECTIONS
+    if unknown := set(sections) - set(SECTIONS):
+        parser.error(f"no section {min(unknown)!r}; known are {', '.join(SECTIONS)}")
+    report: dict[str, Any] = {}
     try:
-        report = run(arguments.seconds)
+        if "path" in sections:
+            report |= run(arguments.seconds)
+        if "sdk" in sections:
+            report["sdk"] = sdk.run(arguments.seconds, arguments.engine)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2))
-    return print_report(report, headroom=UPSTREAM_HEADROOM)
+    failed = print_report(report, headroom=UPSTREAM_HEADROOM) if "path" in sections else 0
+    return failed | (print_sdk_report(report["sdk"]) if "sdk" in sections else 0)
 
 
 if __name__ == "__main__":
