@@ -43,8 +43,8 @@ def chat(terms: Terms | None = None, /, **fields: Any) -> WireRequest:
     return parse(Endpoint.CHAT, {"messages": [HELLO], **fields}, terms)
 
 
-def complete(**fields: Any) -> WireRequest:
-    return parse(Endpoint.COMPLETIONS, {"prompt": "hello", **fields})
+def complete(terms: Terms | None = None, /, **fields: Any) -> WireRequest:
+    return parse(Endpoint.COMPLETIONS, {"prompt": "hello", **fields}, terms)
 
 
 def embed(**fields: Any) -> WireRequest:
