@@ -45,7 +45,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield request.getfixturevalue("on_twin")
         return
     with real_sglang(tmp_path_factory.mktemp("sglang"), port=free_ports()) as running:
-        gateway = Gateway(tmp_path_factory.mktemp("state"), engine=running.url)
+        mesh = policy(tmp_path_factory.mktemp("policy") / "mesh")
+        gateway = Gateway(tmp_path_factory.mktemp("state"), engine=running.url, mesh=mesh)
         yield Served(gateway=gateway, engine="sglang")
         gateway.close()
 

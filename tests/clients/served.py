@@ -14,9 +14,9 @@ from gateway.contract.clock import SystemClock
 from mesh.local.credentials import mint_jwt
 from tests.harness.gateway import MODEL, ROOT, Gateway, overlay
 
-TOOLS_MODEL = "tool-caller"
+PLAIN_MODEL = "plain"
 EMBEDDER = "embedder"
-TWIN_MODELS = (MODEL, TOOLS_MODEL, EMBEDDER)
+TWIN_MODELS = (MODEL, PLAIN_MODEL, EMBEDDER)
 CLIENT_TIMEOUT_S = 120.0
 """A real engine on a CPU that is busy with other tests takes seconds for its first token."""
 
@@ -33,14 +33,15 @@ orgs:
 """``minute`` and ``month`` have room for a few short requests."""
 
 
-def catalogue_with_tools_and_embeddings() -> str:
-    """The demo's models.yaml with a model that takes tools and one that embeds, both of the twin."""
+def catalogue() -> str:
+    """The demo's models.yaml with a model that can do less and one that embeds, both of the twin only."""
     document: dict[str, Any] = yaml.safe_load((ROOT / "mesh/base/policy/models.yaml").read_text())
     demo = document["models"][0]
-    tools = copy.deepcopy(demo)
-    del tools["aliases"]
-    tools.update(name=TOOLS_MODEL, served_name=TOOLS_MODEL, revision="tools-1")
-    tools["capabilities"]["tools"] = True
+    demo["capabilities"]["tools"] = True
+    plain = copy.deepcopy(demo)
+    del plain["aliases"]
+    plain.update(name=PLAIN_MODEL, served_name=PLAIN_MODEL, revision="plain-1")
+    plain["capabilities"].update(tools=False, logprobs=False, json_schema=False, n_max=1)
     embedder = {
         "name": EMBEDDER,
         "revision": "embedder-1",
@@ -51,13 +52,13 @@ def catalogue_with_tools_and_embeddings() -> str:
         "endpoints": ["embeddings"],
         "capabilities": {"batch_max": 32},
     }
-    document["models"] += [tools, embedder]
+    document["models"] += [plain, embedder]
     return yaml.safe_dump(document)
 
 
 def policy(directory: Path) -> Path:
     """The overlay that the gateways of this tier run on."""
-    files = {"models.yaml": catalogue_with_tools_and_embeddings(), "budgets.yaml": BUDGETS}
+    files = {"models.yaml": catalogue(), "budgets.yaml": BUDGETS}
     return overlay(directory, files)
 
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.clients.served import EMBEDDER, TOOLS_MODEL, Served
+from tests.clients.served import EMBEDDER, PLAIN_MODEL, Served
 from tests.harness.gateway import MODEL
 
 
@@ -124,7 +124,7 @@ def test_models_are_listed_and_retrieved(either: OpenAI) -> None:
 
 async def test_async_models(async_sdk: AsyncOpenAI) -> None:
     names = {model.id async for model in async_sdk.models.list()}
-    assert {MODEL, TOOLS_MODEL, EMBEDDER} <= names
+    assert {MODEL, PLAIN_MODEL, EMBEDDER} <= names
 
 
 def test_a_model_is_asked_only_where_it_serves(sdk: OpenAI) -> None:

@@ -38,7 +38,7 @@ async def test_an_async_client_time_out(on_twin: Served, script: Twin, async_sdk
     script.script({"contains": "async stall", "stall_after_chunks": 0})
     with pytest.raises(openai.APITimeoutError):
         await async_sdk.with_options(timeout=IMPATIENT_S).chat.completions.create(**ask("async stall"))
-    assert on_twin.used() >= 0
+    on_twin.used()  # fails unless every hold is resolved
 
 
 def test_a_503_is_retried_by_the_client_and_answered(script: Twin, on_twin: Served) -> None:

@@ -1,4 +1,4 @@
-"""Tool calls by the official Python client: asked for, streamed, answered. On a model that takes tools."""
+"""Tool calls by the official Python client: asked for, streamed, answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from tests.clients.served import TOOLS_MODEL, ask
+from tests.clients.served import PLAIN_MODEL, ask
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -26,18 +26,19 @@ WEATHER: dict[str, Any] = {
         },
     },
 }
+SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 QUESTION = "What is the weather in Paris?"
 
 
 def asked(question: str = QUESTION, **more: Any) -> dict[str, Any]:
     """A question whose answer must be a call of WEATHER."""
     forced: dict[str, Any] = {"type": "function", "function": {"name": "get_weather"}}
-    tools = {"tools": [WEATHER], "tool_choice": forced, "model": TOOLS_MODEL, "temperature": 0}
+    tools = {"tools": [WEATHER], "tool_choice": forced, "temperature": 0}
     return {**ask(question, max_tokens=100), **tools, **more}
 
 
-def test_a_tool_is_called_and_its_result_is_answered(sdk: OpenAI) -> None:
-    first = sdk.chat.completions.create(**asked())
+def test_a_tool_is_called_and_its_result_is_answered(either: OpenAI) -> None:
+    first = either.chat.completions.create(**asked())
     [call] = first.choices[0].message.tool_calls or []
     assert first.choices[0].finish_reason in ("tool_calls", "stop")
     assert call.type == "function"
@@ -49,7 +50,7 @@ def test_a_tool_is_called_and_its_result_is_answered(sdk: OpenAI) -> None:
         first.choices[0].message.model_dump(exclude_none=True),
         {"role": "tool", "tool_call_id": call.id, "content": '{"celsius": 21}'},
     ]
-    second = sdk.chat.completions.create(**asked(messages=messages, tool_choice="none"))
+    second = either.chat.completions.create(**asked(messages=messages, tool_choice="none"))
     assert second.choices[0].message.content
     assert not second.choices[0].message.tool_calls
 
@@ -61,8 +62,8 @@ async def test_async_tool_calls(async_sdk: AsyncOpenAI) -> None:
     assert call.function.name == "get_weather"
 
 
-def test_a_streamed_call_is_assembled_by_the_helper(sdk: OpenAI) -> None:
-    with sdk.chat.completions.stream(**asked("And in Oslo?")) as stream:
+def test_a_streamed_call_is_assembled_by_the_helper(either: OpenAI) -> None:
+    with either.chat.completions.stream(**asked("And in Oslo?")) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert "tool_calls.function.arguments.done" in kinds
@@ -70,7 +71,7 @@ def test_a_streamed_call_is_assembled_by_the_helper(sdk: OpenAI) -> None:
     assert set(json.loads(call.function.arguments)) == {"city"}
 
 
-def test_parse_reads_the_arguments(sdk: OpenAI) -> None:
+def test_parse_reads_the_arguments(either: OpenAI) -> None:
     class GetWeather(BaseModel):
         """Weather of a city."""
 
@@ -78,15 +79,27 @@ def test_parse_reads_the_arguments(sdk: OpenAI) -> None:
 
     tool = openai.pydantic_function_tool(GetWeather)
     forced: Any = {"type": "function", "function": {"name": "GetWeather"}}
-    answer = sdk.chat.completions.parse(**asked("And in Bern?", tools=[tool], tool_choice=forced))
+    answer = either.chat.completions.parse(**asked("And in Bern?", tools=[tool], tool_choice=forced))
     [call] = answer.choices[0].message.tool_calls or []
     assert isinstance(call.function.parsed_arguments, GetWeather)
 
 
 def test_a_model_without_tools_says_so(sdk: OpenAI) -> None:
-    catalogue = {model.id: model for model in sdk.models.list()}
-    assert TOOLS_MODEL in catalogue
     with pytest.raises(openai.BadRequestError) as caught:
-        sdk.chat.completions.create(**{**asked(), "tools": [{"type": "function"}]})
-    assert caught.value.param is not None
-    assert caught.value.param.startswith("tools")
+        sdk.chat.completions.create(**asked(model=PLAIN_MODEL))
+    assert (caught.value.param, caught.value.code) == ("tools", "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"logprobs": True}, "logprobs"),
+        ({"n": 2}, "n"),
+        ({"response_format": SCHEMA}, "response_format"),
+    ],
+    ids=["logprobs", "n", "json_schema"],
+)
+def test_what_a_model_cannot_do_is_refused_by_name(sdk: OpenAI, change: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.chat.completions.create(**{**ask("hello", **change), "model": PLAIN_MODEL})
+    assert caught.value.param == param

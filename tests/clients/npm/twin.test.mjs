@@ -1,41 +1,8 @@
-// What only the twin can be made to do: tools, embeddings, failures. Left out on the real engine.
+// What only the twin can be made to do: embeddings, failures. Left out on the real engine.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import OpenAI from "openai";
 import { ask, client, script, served, used } from "./served.mjs";
-
-describe("tools", { skip: !served.toolsModel }, () => {
-  const tool = {
-    type: "function",
-    function: {
-      name: "get_weather",
-      parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
-    },
-  };
-  const asked = (text, more = {}) =>
-    ask(text, { model: served.toolsModel, tools: [tool], tool_choice: "required", max_tokens: 100, ...more });
-
-  test("a call, its result, an answer", async () => {
-    const first = await client().chat.completions.create(asked("Weather in Paris?"));
-    const [call] = first.choices[0].message.tool_calls;
-    assert.equal(call.function.name, "get_weather");
-    JSON.parse(call.function.arguments);
-    const messages = [
-      { role: "user", content: "Weather in Paris?" },
-      first.choices[0].message,
-      { role: "tool", tool_call_id: call.id, content: '{"celsius": 21}' },
-    ];
-    const second = await client().chat.completions.create(asked("", { messages, tool_choice: "none" }));
-    assert.ok(second.choices[0].message.content);
-  });
-
-  test("a streamed call", async () => {
-    const stream = client().chat.completions.stream(asked("Weather in Oslo?"));
-    const message = await stream.finalMessage();
-    assert.equal(message.tool_calls[0].function.name, "get_weather");
-    JSON.parse(message.tool_calls[0].function.arguments);
-  });
-});
 
 describe("embeddings", { skip: !served.embedder }, () => {
   test("every form of input, base64 by default", async () => {
