@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.contract.errors import InvalidRequest
 from gateway.openai import checks
+from gateway.openai.json_schemas import check_size
 from gateway.openai.terms import Capabilities, Endpoint, ModelTerms
 from gateway.openai.tools import chosen_tool_exists
 
@@ -38,6 +39,9 @@ def hold_together(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTer
         raise checks.invalid("n", f"this model serves at most {able.n_max}.", "integer_above_max_value")
     for name, reason in _beyond(endpoint, fields, able):
         raise checks.unserved(name, reason)
+    for name in ("tools", "response_format"):
+        if name in fields:
+            check_size(fields[name], name)
     if endpoint is Endpoint.TOKENIZE and "messages" not in fields and "tools" in fields:
         raise checks.invalid("tools", "only allowed with 'messages'.")
     if endpoint is Endpoint.COMPLETIONS:

@@ -108,3 +108,18 @@ def test_cost_is_whole_and_rounded_up() -> None:
     assert prices.cost(prompt=10, cached=4, completion=5) == 31
     assert Prices(prompt=MicroUsd(1)).cost(prompt=1, cached=0, completion=0) == 1
     assert prices.cost(prompt=0, cached=0, completion=0) == 0
+
+
+def test_a_model_that_embeds_may_also_tokenize_and_nothing_else() -> None:
+    catalogue = read("models:" + entry("e", most=0, endpoints="embeddings, tokenize"))
+    assert catalogue.require("e").endpoints == {Endpoint.EMBEDDINGS, Endpoint.TOKENIZE}
+    with pytest.raises(PolicyError):
+        read("models:" + entry("e", endpoints="embeddings, tokenize, completions"))
+
+
+def test_the_size_of_the_vocabulary_may_be_left_out() -> None:
+    sized = entry("s") + "    vocabulary_size: 32000\n"
+    catalogue = read("models:" + entry("u") + sized)
+    assert [catalogue.require(name).vocabulary_size for name in ("u", "s")] == [0, 32_000]
+    with pytest.raises(PolicyError):
+        read("models:" + entry("z") + "    vocabulary_size: 0\n")
