@@ -49,6 +49,8 @@ class Measures:
         """An answer that has ended."""
         model = seen.model
         child(self._finishes, model, seen.finish_reason).inc()
+        if seen.unmended:
+            self.went_on_without("mending")
         tokens = {"input": seen.prompt, "output": seen.completion, "cached": seen.cached}
         for kind, amount in tokens.items():
             if amount:

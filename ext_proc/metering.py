@@ -1,4 +1,5 @@
-"""The meter: what one attempt of an engine really used, read off its answer as it passes.
+"""The meter: what one attempt of an engine really used, read off its answer as it passes, and the answer
+made true to OpenAI's reference on the way (gateway/openai/mending.py).
 
 Pure: bytes and times in, bytes to forward and a Charge out. The charged amount is the last cumulative
 usage seen (design D5); a stream that is cut is charged what it had reported, an answer that reported
@@ -12,30 +13,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from ext_proc.reading import Reading
 from ext_proc.usage import UsageSeen
 from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import TOKENS_MAX, Tokens
-from gateway.openai.answers import (
-    choices_of,
-    error_frame,
-    finish_of,
-    has_content,
-    index_of,
-    read_json,
-    shown_chunk,
-    write_json,
-)
+from gateway.openai.answer_parts import Aborted, NotAnAnswer, mend_usage
+from gateway.openai.answers import Usage, error_frame, read_json, show_usage, write_json
 from gateway.openai.assembly import Assembler
-from gateway.openai.engine_errors import engine_error, frame_error
+from gateway.openai.engine_errors import frame_error, not_an_answer, stopped
 from gateway.openai.error_body import error_body
-from gateway.openai.sse import DONE, SseEvent, SseParser
+from gateway.openai.mending import Mender
+from gateway.openai.sse import DONE, SseEvent, SseParser, event_bytes
 from gateway.openai.terms import Endpoint
 from gateway.path import RESPONSE_BYTES_MAX
 
-ERROR_BYTES_MAX: Final = 64 * 1024
-"""Most of an error answer that is read; it is replaced in any case."""
 _STORABLE: Final = frozenset({"stop", "tool_calls", "function_call"})
+_NOTHING: Final = Usage(prompt=Tokens(0), completion=Tokens(0))
 
 
 class Ended(StrEnum):
@@ -46,14 +40,14 @@ class Ended(StrEnum):
     CUT = "cut"
     """The client left, or the engine stopped in the middle."""
     ERROR = "error"
-    """The engine reported an error inside a 200, or answered with an error status."""
+    """The engine reported an error inside a 200, gave up, or said something that is no answer."""
 
 
 class _Form(StrEnum):
     STREAM = "stream"
     JSON = "json"
-    ERROR = "error"
     OPAQUE = "opaque"
+    """Not what the endpoint answers, whatever is in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +56,9 @@ class Step:
 
     forward: bytes
     ends: bool = False
-    opening_error: GatewayError | None = None
-    """The stream's first event was an error: nothing of an answer has been forwarded yet, so the whole
-    attempt may still become this error. ``forward`` is what the stream itself would show."""
+    failed: GatewayError | None = None
+    """There is no answer, and nothing of one has been forwarded: while the headers are still here, the whole
+    attempt may become this error. If they have gone: a stream's ``forward`` shows it, JSON cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +82,11 @@ class Meter:
     def __init__(
         self,
         *,
-        status: int,
         content_type: str,
         endpoint: str,
+        mender: Mender,
         choices: int,
+        stream: bool,
         usage_asked: bool,
         continuous_usage_asked: bool,
         started_s: float,
@@ -100,53 +95,56 @@ class Meter:
         length_is_complete: bool = True,
         keep_answer: bool = True,
     ) -> None:
-        """``started_s``: monotonic time when the attempt began. ``length_is_complete``: max_tokens is the
-        client's or the model's own, so that an answer it ended may be stored. ``keep_answer``: somebody
-        will ask for ``answer()``."""
-        self._form = _form_of(status, content_type)
-        self._status = status
+        """``content_type``: empty for what cannot be read. ``started_s``: monotonic time when the attempt
+        began. ``length_is_complete``: max_tokens is the client's or the model's own, so that an answer it
+        ended may be stored. ``keep_answer``: somebody will ask for ``answer()``."""
+        self._form = _form_of(content_type, stream=stream)
+        self._endpoint = endpoint
+        self._mender = mender
+        self._stream_asked = stream
         self._usage_asked = usage_asked
         self._continuous_asked = continuous_usage_asked
         self._content_length = content_length
         self._storable = _STORABLE | ({"length"} if length_is_complete else frozenset())
         self._keep_answer = keep_answer
-        self._produces = endpoint != Endpoint.EMBEDDINGS.value
+        self._free = endpoint == Endpoint.TOKENIZE.value
+        self._produces = endpoint in (Endpoint.CHAT.value, Endpoint.COMPLETIONS.value)
         self._choices = choices
         self._received = 0
         self._body = bytearray()
-        self._too_large = False
+        self._mended: bytes | None = None
         self._parser = SseParser()
         self._assembler: Assembler | None = Assembler() if keep_answer else None
-        self._seen = UsageSeen(
-            one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1, most=usage_max
-        )
-        self._finishes: dict[int, str] = {}
-        self._content_seen = False
-        self._events = 0
+        seen = UsageSeen(one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1, most=usage_max)
+        self.reading: Final = Reading(seen, started_s=started_s, produces=self._produces)
+        self._shown = False
+        """Whether an event of the answer has been forwarded."""
         self._started_s = started_s
-        self._first_s: float | None = None
-        self._last_s: float | None = None
         self._ended_s: float | None = None
+        self.unmended = False
+        """The answer was too large to be read: it passes as it is."""
         self.ended = Ended.OPEN
         self.error: GatewayError | None = None
         """The engine's error, in our tree, once one was seen."""
 
     @classmethod
     def for_record(
-        cls,
-        record: AdmissionRecord,
-        *,
-        status: int,
-        content_type: str,
-        content_length: int | None,
-        started_s: float,
+        cls, record: AdmissionRecord, *, content_type: str, content_length: int | None, started_s: float
     ) -> Meter:
         """A meter with what admit wrote down for this request."""
+        mender = Mender(
+            endpoint=record.endpoint,
+            request_id=record.request_id,
+            model=record.model,
+            revision=record.revision,
+            created_s=record.admitted_at_ms // 1000,
+        )
         return cls(
-            status=status,
             content_type=content_type,
             endpoint=record.endpoint,
+            mender=mender,
             choices=record.choices,
+            stream=record.stream,
             usage_asked=record.usage_asked,
             continuous_usage_asked=record.continuous_usage_asked,
             started_s=started_s,
@@ -159,24 +157,28 @@ class Meter:
     # --- bytes ---
 
     @property
-    def edits(self) -> bool:
-        """Whether forwarded bytes may differ in length from the engine's: content-length must go."""
-        return self._form in (_Form.STREAM, _Form.ERROR)
+    def streams(self) -> bool:
+        """Whether the answer is an event stream, in which an error can still be shown."""
+        return self._form is _Form.STREAM
 
     def feed(self, chunk: bytes, *, at_s: float) -> Step:
         """The next bytes of the body."""
         self._received += len(chunk)
         if self._form is _Form.STREAM:
             return self._events_step(self._parser.feed(chunk), at_s)
-        if self._form is _Form.ERROR:
-            self._body += chunk[: ERROR_BYTES_MAX - len(self._body)]
+        if self.ended is not Ended.OPEN:
             return Step(forward=b"")
-        if self.ended is Ended.OPEN:
-            self._keep(chunk)
-            if self._content_length is not None and self._received >= self._content_length > 0:
-                self._close_json(at_s)
-                return Step(forward=chunk, ends=True)
-        return Step(forward=chunk)
+        if self._form is _Form.OPAQUE:
+            return self._nothing_read(at_s)
+        if not self.unmended and self._received > RESPONSE_BYTES_MAX:
+            self.unmended = True
+            chunk, self._body = bytes(self._body) + chunk, bytearray()
+        if self.unmended:
+            return Step(forward=chunk)
+        self._body += chunk
+        if self._content_length is not None and self._received >= self._content_length > 0:
+            return self._close_json(at_s)
+        return Step(forward=b"")
 
     def end(self, *, at_s: float) -> Step:
         """The engine closed its answer properly (end of stream)."""
@@ -184,27 +186,15 @@ class Meter:
             return self._end_of_stream(at_s)
         if self.ended is not Ended.OPEN:
             return Step(forward=b"")
-        if self._form is _Form.ERROR:
-            self.error = engine_error(self._status, bytes(self._body))
-            self._close(Ended.ERROR, at_s)
-            return Step(forward=error_body(self.error), ends=True)
-        self._close_json(at_s)
-        return Step(forward=b"", ends=True)
+        if self.unmended:
+            self._close(Ended.COMPLETE, at_s)
+            return Step(forward=b"", ends=True)
+        return self._nothing_read(at_s) if self._form is _Form.OPAQUE else self._close_json(at_s)
 
     def cut(self, *, at_s: float) -> None:
         """The client or the engine is gone; nothing more will come or can be sent."""
         if self.ended is Ended.OPEN:
             self._close(Ended.CUT, at_s)
-
-    def _end_of_stream(self, at_s: float) -> Step:
-        rest = self._parser.flush()
-        was_open = self.ended is Ended.OPEN
-        step = self._events_step(rest, at_s)
-        if not was_open or self.ended is not Ended.OPEN:
-            return step
-        # An engine that stops without [DONE] was cut, whatever its HTTP says.
-        self._close(Ended.CUT, at_s)
-        return Step(forward=step.forward, ends=True, opening_error=step.opening_error)
 
     def _close(self, how: Ended, at_s: float) -> None:
         self.ended = Ended.ERROR if self.error is not None else how
@@ -212,176 +202,193 @@ class Meter:
 
     # --- JSON ---
 
-    def _keep(self, chunk: bytes) -> None:
-        if self._too_large or len(self._body) + len(chunk) > RESPONSE_BYTES_MAX:
-            self._too_large = True
-            self._body.clear()
-        else:
-            self._body += chunk
+    def _nothing_read(self, at_s: float) -> Step:
+        """What was produced is not known: not an error of which we know that it was free."""
+        self._close(Ended.CUT, at_s)
+        return Step(forward=b"", ends=True, failed=not_an_answer())
 
-    def _close_json(self, at_s: float) -> None:
-        answer = read_json(bytes(self._body)) if self._form is _Form.JSON else None
+    def _close_json(self, at_s: float) -> Step:
+        answer = read_json(bytes(self._body))
+        self._body.clear()
         if answer is None:
-            # Half an object is an answer cut off; what we did not want to read may well be whole.
-            unread = self._too_large or self._form is _Form.OPAQUE
-            self._close(Ended.COMPLETE if unread else Ended.CUT, at_s)
-            return
+            return self._nothing_read(at_s)
+        self.reading.whole(answer, at_s=at_s)
+        self.error = self._mend(answer)
+        if self.error is None:
+            self._mended = write_json(answer)
+            self.error = None if self._mended is not None else not_an_answer()
+        self._close(Ended.COMPLETE, at_s)
+        return Step(forward=self._mended or b"", ends=True, failed=self.error)
+
+    def _mend(self, answer: dict[str, Any]) -> GatewayError | None:
+        """What the answer is instead of an answer, if it is none."""
         frame = error_frame(answer)
         if frame is not None:
-            self.error = frame_error(frame)
-        self._seen.final(answer)
-        for choice in choices_of(answer):
-            self._finishes[index_of(choice)] = finish_of(choice)
-        self._content_seen = bool(self._finishes) or not self._produces
-        self._first_s = at_s
-        self._close(Ended.COMPLETE, at_s)
+            return frame_error(frame, endpoint=self._endpoint)
+        if self._stream_asked and self._form is _Form.JSON:
+            return not_an_answer()
+        try:
+            if self._form is _Form.JSON:
+                self._mender.answer(answer)
+            else:
+                self._mender.chunk(answer)
+        except Aborted:
+            return stopped()
+        except NotAnAnswer:
+            return not_an_answer()
+        return None
 
     # --- streams ---
 
     def _events_step(self, events: list[SseEvent], at_s: float) -> Step:
-        forward: list[bytes] = []
-        was_open, opening = self.ended is Ended.OPEN, None
-        for event in events:
-            before = self.error
-            forward.append(self._event(event, at_s) if self.ended is Ended.OPEN else event.raw)
-            if before is None and self.error is not None and self._events == 1:
-                opening = self.error
+        was_open, before = self.ended is Ended.OPEN, self.error
+        forward = b"".join([self._event(event, at_s) for event in events])
         return Step(
-            forward=b"".join(forward),
+            forward=forward,
             ends=was_open and self.ended is not Ended.OPEN,
-            opening_error=opening,
+            failed=self.error if before is None and not self._shown else None,
         )
 
     def _event(self, event: SseEvent, at_s: float) -> bytes:
-        if event.oversized:
-            self._assembler = None
-        if event.data is None:
-            return event.raw
-        self._events += 1
-        if event.data.strip() == DONE:
-            self._close(Ended.COMPLETE, at_s)
-            return event.raw
-        chunk = read_json(event.data)
-        if chunk is None:
-            self._assembler = None
-            return event.raw
-        frame = error_frame(chunk)
-        if frame is not None:
-            self.error = frame_error(frame)
-            return event.with_data(error_body(self.error))
-        self._read_chunk(chunk, at_s)
-        visible = shown_chunk(
-            chunk, usage_asked=self._usage_asked, continuous_usage_asked=self._continuous_asked
-        )
-        if visible is chunk:
-            return event.raw
-        if visible is None:
+        """The event as the client sees it. After an error nothing is shown any more but its end, and the
+        usage, which SGLang sends after it, is still read; after the end nothing."""
+        if self.ended is not Ended.OPEN:
             return b""
-        written = write_json(visible)
-        return event.raw if written is None else event.with_data(written)
+        if event.data is None and not event.oversized:
+            return event.comment if self.error is None else b""
+        data = b"" if event.data is None else event.data
+        if data.strip() == DONE:
+            failure = b"" if self._shown or self.error is not None else self._fail(not_an_answer())
+            self._close(Ended.COMPLETE, at_s)
+            return failure + event_bytes(DONE)
+        chunk = read_json(data)
+        if self.error is not None:
+            if chunk is not None:
+                self.reading.chunk(chunk, at_s=at_s)
+            return b""
+        if chunk is None:
+            return self._fail(not_an_answer())
+        if "error" not in chunk:
+            self.reading.chunk(chunk, at_s=at_s)
+        error = self._mend(chunk)
+        return self._shown_chunk(chunk) if error is None else self._fail(error)
 
-    def _read_chunk(self, chunk: dict[str, Any], at_s: float) -> None:
-        self._seen.chunk(chunk)
-        for choice in choices_of(chunk):
-            if reason := finish_of(choice):
-                self._finishes[index_of(choice)] = reason
-        if has_content(chunk):
-            self._content_seen = True
-            self._first_s = at_s if self._first_s is None else self._first_s
-            self._last_s = at_s
+    def _shown_chunk(self, chunk: dict[str, Any]) -> bytes:
         if self._assembler is not None:
             if self._received > RESPONSE_BYTES_MAX:
                 self._assembler = None
             else:
                 self._assembler.add(chunk)
+        shown = show_usage(
+            chunk, usage_asked=self._usage_asked, continuous_usage_asked=self._continuous_asked
+        )
+        if not shown:
+            return b""
+        if self._continuous_asked:
+            mend_usage(chunk)
+        written = write_json(chunk)
+        if written is None:
+            return self._fail(not_an_answer())
+        self._shown = True
+        return event_bytes(written)
+
+    def _fail(self, error: GatewayError) -> bytes:
+        self.error = error
+        return event_bytes(error_body(error))
+
+    def _end_of_stream(self, at_s: float) -> Step:
+        was_open = self.ended is Ended.OPEN
+        step = self._events_step(self._parser.flush(), at_s)
+        if not was_open or self.ended is not Ended.OPEN:
+            return step
+        if self.error is not None:
+            self._close(Ended.ERROR, at_s)
+            return Step(forward=step.forward + event_bytes(DONE), ends=True, failed=step.failed)
+        # An engine that stops without [DONE] was cut, whatever its HTTP says. To the SDKs a stream that
+        # just ends is a whole answer: so the client is told.
+        self._close(Ended.CUT, at_s)
+        failure = stopped()
+        return Step(
+            forward=step.forward + event_bytes(error_body(failure)) + event_bytes(DONE),
+            ends=True,
+            failed=None if self._shown else failure,
+        )
 
     # --- findings ---
-
-    @property
-    def finish_reason(self) -> str:
-        """The finish reason of the choices, joined by commas where they differ; empty if none was seen."""
-        return ",".join(sorted({reason for reason in self._finishes.values() if reason}))
-
-    @property
-    def first_token_s(self) -> float | None:
-        """Seconds from the attempt's start to the first content; None without content. JSON: to its end."""
-        return None if self._first_s is None else self._first_s - self._started_s
 
     @property
     def duration_s(self) -> float | None:
         """Seconds from the attempt's start to its end; None while open."""
         return None if self._ended_s is None else self._ended_s - self._started_s
 
-    @property
-    def seconds_per_output_token(self) -> float | None:
-        """Mean over the tokens after the first (OTel's time_per_output_token); None for JSON or one token."""
-        usage = self._seen.usage
-        if self._form is not _Form.STREAM or usage is None or usage.completion < 2:
-            return None
-        if self._first_s is None or self._last_s is None:
-            return None
-        return (self._last_s - self._first_s) / (usage.completion - 1)
-
     def charge(self) -> Charge:
         """What this attempt is to be charged, as far as is known now."""
-        usage = self._seen.usage
-        if usage is not None and not usage.total and self._content_seen and self.finish_reason != "abort":
-            self._seen.flags.add("usage_invalid")  # an answer, of nothing and from nothing
+        seen = self.reading.seen
+        usage = _NOTHING if self._free else seen.usage
+        aborted = self.reading.finish_reason == "abort"
+        if (
+            usage is not None
+            and not usage.total
+            and self.reading.content_seen
+            and not (aborted or self._free)
+        ):
+            seen.flags.add("usage_invalid")  # an answer, of nothing and from nothing
             usage = None
-        flags = set(self._seen.flags)
-        nothing_made = self.error is not None and not self._content_seen
+        flags = set(seen.flags)
+        nothing_made = self.error is not None and not self.reading.content_seen
         unknown = usage is None and not nothing_made
-        exact = self.ended is Ended.COMPLETE and self._seen.is_final
+        exact = self.ended is Ended.COMPLETE and (seen.is_final or self._free)
         estimated = not unknown and not nothing_made and (not exact or bool(flags))
         if usage is None:
             flags.add("usage_missing")
-        if self._too_large:
+        if self.unmended:
             flags.add("answer_too_large")
         if estimated:
             flags.add("estimated")
         if self.error is not None:
             flags.add(f"error:{self.error.code}")
-        prompt = usage.prompt if usage else Tokens(0)
-        completion = usage.completion if usage else Tokens(0)
-        cached = usage.cached if usage else Tokens(0)
+        counted = usage or _NOTHING
         return Charge(
-            used=Tokens(0) if unknown else Tokens(prompt + completion),
+            used=Tokens(0) if unknown else counted.total,
             unknown=unknown,
             estimated=estimated,
-            prompt=prompt,
-            completion=completion,
-            cached=cached,
+            prompt=counted.prompt,
+            completion=counted.completion,
+            cached=counted.cached,
             detail={
-                "prompt": str(prompt),
-                "completion": str(completion),
-                "cached": str(cached),
-                "finish_reason": self.finish_reason,
+                "prompt": str(counted.prompt),
+                "completion": str(counted.completion),
+                "cached": str(counted.cached),
+                "finish_reason": self.reading.finish_reason,
                 "ended": self.ended.value,
                 "flags": ",".join(sorted(flags)),
             },
         )
 
     def answer(self) -> bytes | None:
-        """The completion to store: whole, successful, not truncated, with exact usage; else None.
-        A stream's is assembled; JSON's is as it came."""
-        if self.ended is not Ended.COMPLETE or self.error is not None or not self._seen.is_final:
-            return None
-        if self._seen.flags or self._too_large or not 200 <= self._status < 300:
+        """The completion to store, mended: whole, successful, not truncated, with exact usage; else None.
+        A stream's is assembled."""
+        seen, finishes = self.reading.seen, self.reading.finishes
+        if self.ended is not Ended.COMPLETE or not seen.is_final or seen.flags:
             return None
         if self._produces and not (
-            len(self._finishes) == self._choices and set(self._finishes.values()) <= self._storable
+            len(finishes) == self._choices and set(finishes.values()) <= self._storable
         ):
             return None
         if self._form is _Form.JSON:
-            return bytes(self._body) if self._keep_answer else None
+            return self._mended if self._keep_answer else None
         completion = self._assembler.completion() if self._assembler is not None else None
-        return None if completion is None else write_json(completion)
+        if completion is None:
+            return None
+        try:
+            self._mender.answer(completion)
+        except NotAnAnswer:
+            return None
+        return write_json(completion)
 
 
-def _form_of(status: int, content_type: str) -> _Form:
+def _form_of(content_type: str, *, stream: bool) -> _Form:
     kind = content_type.partition(";")[0].strip().lower()
-    if status >= 400:
-        return _Form.ERROR
     if kind == "text/event-stream":
-        return _Form.STREAM
+        return _Form.STREAM if stream else _Form.OPAQUE
     return _Form.JSON if kind == "application/json" or kind.endswith("+json") else _Form.OPAQUE

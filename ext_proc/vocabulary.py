@@ -135,7 +135,8 @@ class Continue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyNow:
-    """Envoy answers with this instead. ``details`` goes into the access log."""
+    """Envoy answers with this instead; once the answer's headers have gone on, it resets the client's stream.
+    ``details`` goes into the access log."""
 
     status: int
     headers: Headers
@@ -233,6 +234,8 @@ class ObserveAnswer:
     duration_s: float | None
     first_token_s: float | None
     seconds_per_output_token: float | None
+    unmended: bool = False
+    """It was too large to be read whole, and went on as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from gateway.models.catalogue import CacheMode, Model
 from gateway.openai.requests import WireRequest
 from gateway.openai.terms import Endpoint
 
-_VERSION: Final = b"tgc1"
-"""Of the key's composition: a change of meaning needs a new one."""
+_VERSION: Final = b"tgc2"
+"""Of the key's composition and of what is stored under it: a change of meaning needs a new one."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -50,8 +50,9 @@ def read_directives(cache_control: str) -> Directives:
 
 def cacheable(model: Model, request: WireRequest) -> bool:
     """Whether an answer to ``request`` may be repeated: one choice, and under ``deterministic`` a request
-    that asks for one and the same answer (temperature 0, top_k 1, a seed; embeddings always)."""
-    if model.cache.mode is CacheMode.OFF or request.choices != 1:
+    that asks for one and the same answer (temperature 0, top_k 1, a seed; embeddings always). Tokens cost
+    nothing and are not kept."""
+    if model.cache.mode is CacheMode.OFF or request.choices != 1 or request.endpoint is Endpoint.TOKENIZE:
         return False
     if model.cache.mode is CacheMode.ALL or request.endpoint is Endpoint.EMBEDDINGS:
         return True

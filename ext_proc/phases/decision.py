@@ -21,6 +21,7 @@ from gateway.contract.ids import RequestId
 from gateway.contract.principal import Principal
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.openai.error_body import error_body, error_headers
+from gateway.openai.mending import answer_id
 from gateway.openai.replay import cached_answer_to_json, cached_answer_to_sse
 
 API_POOL: Final = "api"
@@ -119,17 +120,18 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
 
 def from_cache(plan: Plan, answer: CachedAnswer, *, now: UnixMillis) -> ReplyNow:
     """A hit: costs nothing. Raises NotReplayable, which makes it a miss."""
+    identity = answer_id(plan.request.endpoint.value, plan.request_id)
     if plan.request.stream:
         kind = STREAM_TYPE
         body = cached_answer_to_sse(
             answer.body,
-            answer_id=plan.request_id,
+            answer_id=identity,
             usage_asked=plan.request.usage_asked,
             continuous_usage_asked=plan.request.continuous_usage_asked,
         )
     else:
         kind = JSON_TYPE
-        body = cached_answer_to_json(answer.body, answer_id=plan.request_id)
+        body = cached_answer_to_json(answer.body, answer_id=identity)
     return ReplyNow(
         status=200,
         headers={

@@ -15,7 +15,7 @@ from gateway.openai.error_body import error_headers
 
 ENGINE_REFUSED: Final = "engine_refused"
 """Reason of a void."""
-_FINISHES: Final = frozenset({"stop", "length", "tool_calls", "abort"})
+_FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 """Values of the metric's label; an engine's own word must not become one."""
 
 
@@ -37,8 +37,9 @@ def settled(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
             completion=charge.completion,
             cached=charge.cached,
             duration_s=meter.duration_s,
-            first_token_s=meter.first_token_s,
-            seconds_per_output_token=meter.seconds_per_output_token,
+            first_token_s=meter.reading.first_token_s,
+            seconds_per_output_token=meter.reading.seconds_per_output_token,
+            unmended=meter.unmended,
         ),
     ]
     place = Place.from_text(record.cache_key)
@@ -61,7 +62,7 @@ def _finish_label(meter: Meter) -> str:
         return "cut"
     if meter.ended is Ended.ERROR:
         return "error"
-    reason = meter.finish_reason
+    reason = meter.reading.finish_reason
     return reason if reason in _FINISHES else "unknown"
 
 

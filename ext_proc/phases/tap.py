@@ -1,4 +1,4 @@
-"""The tap filter: what did this attempt really use? It never breaks an answer.
+"""The tap filter: what did this attempt really use, and is it an answer as OpenAI's reference has it?
 
     RESPONSE_HEADERS -> [OPENING] -> BODY -> ENDED     an answer
                      -> [REFUSAL] -> FAILED            an error of the engine, shown in our form
@@ -9,7 +9,11 @@ OPENING and REFUSAL keep the headers back until the answer's first bytes, or the
 here: SGLang reports an overload as an error frame inside a 200, and only headers that have not gone on
 can still become a 503, which Envoy tries again elsewhere. The 503 is written over ``:status``: an
 upstream filter's immediate response would be final (Envoy sends it past the router's retry policy).
-One stream is one attempt.
+A JSON answer is kept back until it is whole, since it can only be mended whole: its pieces are replied to
+with empty bodies, which Envoy's message time-out bounds, and the last with all of it. If it then turns out
+to be none and its headers have gone, the transfer is broken off: half an answer must not look like one.
+There an immediate response is right: after the headers Envoy can only reset the client's stream with it
+(seen on 1.39 and 1.40: the connection ends without the last chunk). One stream is one attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import ClassVar, Final, NamedTuple
 
-from ext_proc.metering import ERROR_BYTES_MAX, Meter
+from ext_proc.metering import Meter
 from ext_proc.phases.settlement import engine_failed, error_headers_reply, metered_fields, settled
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
@@ -37,12 +41,18 @@ from gateway.contract import headers as names
 from gateway.contract.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Seconds
-from gateway.openai.engine_errors import engine_error
+from gateway.openai.engine_errors import engine_error, stopped
 from gateway.openai.error_body import error_body, error_headers
 
+ERROR_BYTES_MAX: Final = 64 * 1024
+"""Most of an error answer that is read; it is replaced in any case."""
 OPENING_S: Final = Seconds(0.1)
 """How long headers are kept back. SGLang sends them with its first bytes; the headers of an engine that
 does not go on after this time, and an error then stands in the stream."""
+IDENTITY: Final = ("", "identity")
+"""Content codings that can be read. admit asks engines for no other (accept-encoding)."""
+BROKEN_STATUS: Final = 502
+"""For Envoy's records; the client has its 200 already."""
 RETRIED_STATUS: Final = 503
 """The one answer of an engine that the routes' retry policy repeats (mesh/base/gateway.yaml, retryOn)."""
 
@@ -64,11 +74,15 @@ class TapStage(Enum):
 
 
 class _Fed(NamedTuple):
-    """What a chunk leads to: ``deeds`` before ``reply``; ``error`` if the answer opened with one."""
+    """What a chunk leads to: ``deeds`` before ``reply``; ``error`` if there is no answer."""
 
     deeds: tuple[Deed, ...]
     reply: Continue
     error: GatewayError | None
+
+
+_HEADERS_GO: Final = Continue(phase=Phase.RESPONSE_HEADERS, remove_headers=("content-length",))
+"""An answer's length changes as it is mended."""
 
 
 class Tap(Machine[TapStage]):
@@ -94,27 +108,24 @@ class Tap(Machine[TapStage]):
     # --- headers ---
 
     def _headers(self, event: ResponseHeadersArrived) -> tuple[TapStage, Effects]:
-        go_on = Continue(phase=Phase.RESPONSE_HEADERS)
         record = self._known_record = _record_in(event)
         if record is None:
-            return _passed(go_on, end=event.end_of_stream)
+            return _passed(Continue(phase=Phase.RESPONSE_HEADERS), end=event.end_of_stream)
         self._status = _number(event.headers.get(":status", "")) or 0
         if not 200 <= self._status < 300:
             return self._engine_refuses(end=event.end_of_stream)
         since_admitted = max(0, event.at_ms - record.admitted_at_ms) if record.admitted_at_ms else 0
         meter = self._known_meter = Meter.for_record(
             record,
-            status=self._status,
-            content_type=event.headers.get("content-type", ""),
+            content_type=event.headers.get("content-type", "") if _readable(event) else "",
             content_length=_number(event.headers.get("content-length", "")),
             started_s=event.at_s - since_admitted / 1000,
         )
         if event.end_of_stream:
-            meter.end(at_s=event.at_s)
-            return TapStage.CLOSED, (*settled(record, meter), go_on, CloseStream())
-        if meter.edits and self._keeps_headers:
+            return self._fail(meter.end(at_s=event.at_s).failed or stopped(), chunks=0, end=True)
+        if self._keeps_headers:
             return TapStage.OPENING, (AwaitOpening(at_most=OPENING_S),)
-        return TapStage.BODY, (go_on,)
+        return TapStage.BODY, (_HEADERS_GO,)
 
     # --- answers ---
 
@@ -124,7 +135,7 @@ class Tap(Machine[TapStage]):
             return self._fail(fed.error, chunks=len(self._kept) + 1, end=event.end_of_stream)
         self._kept = (*self._kept, fed.reply)
         if fed.reply.body == b"" and not fed.deeds and not event.end_of_stream:
-            return TapStage.OPENING, ()  # less than one event so far
+            return TapStage.OPENING, ()  # less than one event, or than all of the JSON, so far
         return _answered(event, fed.deeds, self._let_headers_go())
 
     def _overdue(self, _: OpeningOverdue) -> tuple[TapStage, Effects]:
@@ -132,26 +143,37 @@ class Tap(Machine[TapStage]):
 
     def _let_headers_go(self, headers: Continue | None = None) -> tuple[Continue, ...]:
         kept, self._kept = self._kept, ()
-        return (headers or Continue(phase=Phase.RESPONSE_HEADERS), *kept)
+        return (headers or _HEADERS_GO, *kept)
 
     def _more_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         fed = self._feed(event)
+        if fed.error is not None and not self._meter().streams:
+            return TapStage.CLOSED, (*fed.deeds, self._broken_off(fed), CloseStream())
         stage, effects = _answered(event, fed.deeds, (fed.reply,))
         return (self.stage if stage is TapStage.BODY else stage), effects
 
     def _feed(self, event: ResponseBodyArrived) -> _Fed:
         record, meter = self._record(), self._meter()
         step = meter.feed(event.body, at_s=event.at_s)
-        forward, ends, error = step.forward, step.ends, step.opening_error
+        forward, ends, error = step.forward, step.ends, step.failed
         if event.end_of_stream:
             last = meter.end(at_s=event.at_s)
-            forward, ends, error = forward + last.forward, ends or last.ends, error or last.opening_error
+            forward, ends, error = forward + last.forward, ends or last.ends, error or last.failed
         reply = Continue(
             phase=Phase.RESPONSE_BODY,
             body=None if forward == event.body else forward,
             metadata={names.NS_TAP: metered_fields(meter)} if ends else {},
         )
         return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
+
+    def _broken_off(self, fed: _Fed) -> ReplyNow:
+        return ReplyNow(
+            status=BROKEN_STATUS,
+            headers={},
+            body=b"",
+            details="tidegate_answer_broken_off",
+            metadata=fed.reply.metadata,
+        )
 
     def _gone_unopened(self, _: PeerGone) -> tuple[TapStage, Effects]:
         """Nothing of this attempt has gone on, so that it may be tried again, or end as a 5xx, or its client
@@ -203,7 +225,7 @@ class Tap(Machine[TapStage]):
         self._error += event.body[: ERROR_BYTES_MAX - len(self._error)]
 
     def _engine_error(self) -> GatewayError:
-        return engine_error(self._status, bytes(self._error))
+        return engine_error(self._status, bytes(self._error), endpoint=self._record().endpoint)
 
     def _fail(self, error: GatewayError, *, chunks: int, end: bool) -> tuple[TapStage, Effects]:
         """Nothing of this attempt has gone on: it becomes the error it is, and a 503 is tried again.
@@ -292,6 +314,10 @@ def _record_in(event: ResponseHeadersArrived) -> AdmissionRecord | None:
     except NotAnAdmission:
         return None
     return record if record.decision is Verdict.METERED else None
+
+
+def _readable(event: ResponseHeadersArrived) -> bool:
+    return event.headers.get("content-encoding", "").strip().lower() in IDENTITY
 
 
 def _number(text: str) -> int | None:

@@ -14,6 +14,9 @@ from gateway.openai.answers import InvalidUsage, Usage, read_usage, write_json
 TEXT_FINISHES: Final = frozenset({"stop", "length", "content_filter"})
 NUMBERS: Final = frozenset({int, float})
 _INDEX_MAX: Final = 65_535
+_UNCONDITIONED: Final = 0.0
+"""For an echoed prompt's first token, which follows nothing and has no probability: OpenAI's reference
+knows numbers only, and this one leaves sums over the text as they are."""
 _UNLIKELY: Final = -9999.0
 """OpenAI's log probability of a token that has none."""
 
@@ -111,8 +114,11 @@ def mend_text_choice(choice: dict[str, Any]) -> None:
     drop_nulls(logprobs, "text_offset", "token_logprobs", "tokens", "top_logprobs")
     _items(logprobs, "text_offset", int)
     _items(logprobs, "tokens", str)
-    # The first token of an echoed prompt has no probability: null, as OpenAI's own answers have it.
     _items(logprobs, "token_logprobs", float, int, type(None))
+    if None in logprobs.get("token_logprobs", []):
+        logprobs["token_logprobs"] = [
+            _UNCONDITIONED if value is None else value for value in logprobs["token_logprobs"]
+        ]
     top = logprobs.get("top_logprobs", [])
     if type(top) is not list:
         raise NotAnAnswer("logprobs.top_logprobs")

@@ -123,21 +123,19 @@ def error_frame(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return answer if answer.get("object") == "error" else None
 
 
-def shown_chunk(
-    chunk: dict[str, Any], *, usage_asked: bool, continuous_usage_asked: bool
-) -> dict[str, Any] | None:
-    """``chunk`` as this client asked to see it: the same object if nothing changes, None to drop it.
+def show_usage(chunk: dict[str, Any], *, usage_asked: bool, continuous_usage_asked: bool) -> bool:
+    """Leave of ``usage`` what this client asked for; False for a chunk it is not to see at all.
 
     OpenAI: with include_usage every chunk has ``usage``, null but in the last, whose choices are empty;
     without it no chunk has the field and the last does not exist. continuous_usage_stats keeps it as is.
     """
-    if "usage" not in chunk:
-        return {**chunk, "usage": None} if usage_asked and not continuous_usage_asked else chunk
-    last = chunk.get("choices") == []
-    if last:
-        return chunk if usage_asked or chunk["usage"] is None else None
+    usage = chunk.get("usage")
+    if chunk.get("choices") == [] and usage is not None:
+        return usage_asked
     if continuous_usage_asked:
-        return chunk
+        return True
     if usage_asked:
-        return chunk if chunk["usage"] is None else {**chunk, "usage": None}
-    return {name: value for name, value in chunk.items() if name != "usage"}
+        chunk["usage"] = None
+    else:
+        chunk.pop("usage", None)
+    return True

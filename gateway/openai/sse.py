@@ -1,8 +1,8 @@
 """Server-sent events, incrementally and without loss: bytes in, whole events with their bytes out.
 
 Source: WHATWG HTML, "Server-sent events", 9.2.5-9.2.6 (lines end in CRLF, LF or CR; a blank line ends
-an event; an unfinished event at the end of the stream is not dispatched). The raw bytes of all events,
-joined, are the bytes fed: an event nobody edits is passed on as it came.
+an event; an unfinished event at the end of the stream is not dispatched, but for ``[DONE]``). The raw
+bytes of all events, joined, are the bytes fed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ EVENT_BYTES_MAX: Final = 1024 * 1024
 """A longer event is passed on in pieces, unread: an engine that never ends an event fills no memory."""
 DONE: Final = b"[DONE]"
 """Data of OpenAI's last event."""
+_LAST: Final = b"data: [DONE]"
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)")
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Atomic: without it CR LF would pass for two line ends."""
@@ -35,16 +36,11 @@ class SseEvent:
     whole: bool = True
     """False for what was left when the stream ended in mid-event."""
 
-    def with_data(self, data: bytes) -> bytes:
-        """The event's bytes with ``data`` (one line) in place of its data lines."""
-        if self.data is not None and len(self.raw) == len(self.data) + 8 and self.raw.startswith(b"data: "):
-            return event_bytes(data)
-        kept = [
-            line
-            for line in _LINE.split(self.raw)
-            if line and not line.startswith((b"data:", _BOM + b"data:"))
-        ]
-        return b"".join(line + b"\n" for line in kept if line != b"data") + b"data: " + data + b"\n\n"
+    @property
+    def comment(self) -> bytes:
+        """The event's comment lines (keep-alives) as an event of their own; empty if there are none."""
+        lines = [line for line in _LINE.split(self.raw) if line.startswith(b":") and line.isascii()]
+        return b"\n".join(lines) + b"\n\n" if lines and self.whole else b""
 
 
 def event_bytes(data: bytes) -> bytes:
@@ -153,4 +149,6 @@ class SseParser:
             not self._overflowing and raw.endswith(b"\r") and (raw == b"\r" or _END.search(raw) is not None)
         )
         overflowing, self._overflowing = self._overflowing, False
+        # Complete but for its blank line; nothing can follow it, and clients of OpenAI take it so.
+        ended = ended or raw.strip() == _LAST
         return [SseEvent(raw=raw, data=_data_of(raw) if ended else None, oversized=overflowing, whole=ended)]

@@ -180,7 +180,11 @@ def answer_headers(
     found = {":status": str(status), "content-type": kind}
     found |= {name.replace("_", "-"): value for name, value in changed.items()}
     return ResponseHeadersArrived(
-        headers=found, record=(of or record()).to_fields(), end_of_stream=end, at_ms=NOW, at_s=1.0
+        headers=found,
+        record=(of or record(stream=kind.startswith("text/event-stream"))).to_fields(),
+        end_of_stream=end,
+        at_ms=NOW,
+        at_s=1.0,
     )
 
 

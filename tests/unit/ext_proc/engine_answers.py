@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from ext_proc.metering import Charge, Meter
+from gateway.openai.mending import Mender
 from gateway.openai.sse import SseParser
 
 STREAM = "text/event-stream; charset=utf-8"
@@ -15,10 +16,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def meter(content_type: str = STREAM, **changed: Any) -> Meter:
+    endpoint = changed.pop("endpoint", "chat.completions")
     plain: dict[str, Any] = {
-        "status": 200,
-        "endpoint": "chat.completions",
+        "endpoint": endpoint,
+        "mender": Mender(endpoint=endpoint, request_id="r-1", model="m", revision="r1", created_s=7),
         "choices": 1,
+        "stream": content_type.startswith(STREAM[:17]),
         "usage_asked": False,
         "continuous_usage_asked": False,
         "started_s": 100.0,
@@ -86,6 +89,8 @@ def completion(finish: str = "stop", used: Any = None, choices: int = 1) -> byte
         {
             "id": "r",
             "object": "chat.completion",
+            "created": 1,
+            "model": "engine/m",
             "choices": [
                 {"index": index, "message": message, "finish_reason": finish} for index in range(choices)
             ],

@@ -45,7 +45,7 @@ def test_a_json_hit_costs_nothing() -> None:
     reply = only(ReplyNow, effects)
     assert reply.status == 200
     assert orjson.loads(reply.body)["choices"][0]["message"]["content"] == "hi"
-    assert orjson.loads(reply.body)["id"] == "r-1"
+    assert orjson.loads(reply.body)["id"] == "chatcmpl-r-1"
     assert (reply.headers["x-tidegate-cache"], reply.headers["age"]) == ("hit", "7")
     assert none(Reserve, effects)
     assert only(Note, effects).kind == "cache.hit"

@@ -6,20 +6,17 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from ext_proc.metering import Ended, Meter, Step
 from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX, Tokens
-from gateway.openai.sse import SseParser
+from tests.harness.openai_schema import validate, validate_stream
 from tests.unit.ext_proc.engine_answers import (
     DONE,
     FINISH,
     FRAME,
     JSON,
-    STREAM,
     WHOLE,
     completion,
     event,
@@ -30,6 +27,13 @@ from tests.unit.ext_proc.engine_answers import (
     usage,
     words,
 )
+
+LATE = {
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "delta": {"content": "late"}}],
+}
 
 # --- streams ---
 
@@ -53,7 +57,8 @@ def test_a_whole_stream_is_exact() -> None:
     stored = subject.answer()
     assert stored is not None
     answer = orjson.loads(stored)
-    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hello"}
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hello", "refusal": None}
+    validate("chat.completion", answer)
     assert answer["usage"]["completion_tokens"] == 4
 
 
@@ -68,14 +73,17 @@ def test_usage_asked_is_shown_as_openai_does() -> None:
     ]
 
 
-def test_unedited_events_keep_their_bytes() -> None:
-    odd = b': hi\n\ndata:  {"choices" : [ ]}\r\n\r\nid: 4\ndata: junk\n\n'
+def test_each_event_is_data_alone_and_comments_pass() -> None:
+    odd = b": hi\n\nretry: 5\n\nid: 4\nevent: x\ndata: " + orjson.dumps(LATE)[:-1] + b"\r\ndata: }\r\n\r\n"
     subject, forward = run(
         WHOLE.replace(DONE, odd + DONE), meter(usage_asked=True, continuous_usage_asked=True)
     )
-    assert forward == WHOLE.replace(DONE, odd + DONE)
+    chunks = validate_stream("chat.completion.chunk", forward)
+    assert b": hi\n\n" in forward
+    assert b"retry" not in forward
+    assert chunks[-2]["choices"][0]["delta"] == {"content": "late"}
+    assert all(chunk["usage"]["prompt_tokens"] == 14 for chunk in chunks[:3])
     assert subject.charge().used == 18
-    assert subject.answer() is None
 
 
 def test_settle_stands_before_the_last_bytes() -> None:
@@ -84,11 +92,10 @@ def test_settle_stands_before_the_last_bytes() -> None:
     assert not first.ends
     assert subject.ended is Ended.OPEN
     last = subject.feed(DONE + b": bye\n\n", at_s=102)
-    assert last == Step(forward=DONE + b": bye\n\n", ends=True)
+    assert last == Step(forward=DONE, ends=True), "nothing follows [DONE]"
     assert subject.charge().used == 18
     after = subject.feed(DONE + event(None, usage(99, 99)), at_s=103)
-    assert not after.ends
-    assert after.forward.startswith(DONE)
+    assert after == Step(forward=b"")
     assert subject.end(at_s=104) == Step(forward=b"")
     assert figures(subject.charge()) == (18, False, False)
     assert subject.duration_s == 2
@@ -113,7 +120,8 @@ def test_a_cut_stream_is_charged_what_it_reported() -> None:
 def test_a_stream_that_stops_without_done_was_cut() -> None:
     subject, forward = run(words("a") + b"data: {unfini")
     assert subject.ended is Ended.CUT
-    assert forward.endswith(b"data: {unfini")
+    events = validate_stream("chat.completion.chunk", forward)
+    assert events[-2]["error"]["code"] == "engine_unavailable", "to the SDKs a mere end is a whole answer"
     assert figures(subject.charge()) == (16, False, True)
 
 
@@ -124,7 +132,7 @@ def test_nothing_reported_costs_the_whole_hold(stream: bytes) -> None:
     for cut in (True, False):
         charge = run(stream, cut=cut)[0].charge()
         assert figures(charge) == (0, True, False)
-        assert charge.detail["flags"] == "usage_missing"
+        assert "usage_missing" in charge.detail["flags"]
 
 
 @pytest.mark.parametrize("bad", [-1, 2.5, 4.0, "4", 2**63, TOKENS_MAX + 1, True, [], {}])
@@ -154,7 +162,7 @@ def test_choices_of_one_prompt() -> None:
     ends = event({}, None, index=0, finish="stop") + event({}, None, index=1, finish="length")
     subject, _ = run(stream + ends + event(None, usage(14, 12)) + DONE, meter(choices=2))
     assert figures(subject.charge()) == (26, False, False)
-    assert subject.finish_reason == "length,stop"
+    assert subject.reading.finish_reason == "length,stop"
     assert subject.answer() is not None
     assert run(stream + ends + event(None, usage(14, 12)) + DONE, meter(choices=3))[0].answer() is None
 
@@ -167,28 +175,28 @@ def test_a_batch_of_prompts_that_is_cut_adds_up() -> None:
 
 def test_time() -> None:
     opening = event({"role": "assistant", "content": ""}, usage(14, 0))
-    assert run(opening)[0].first_token_s is None
+    assert run(opening)[0].reading.first_token_s is None
     subject = meter()
     subject.feed(opening, at_s=100.5)
     subject.feed(event({"content": "a"}, usage(14, 1)), at_s=101.0)
     subject.feed(event({"content": "b"}, usage(14, 3)), at_s=102.0)
     subject.feed(event(None, usage(14, 5)) + DONE, at_s=105.0)
-    assert (subject.first_token_s, subject.seconds_per_output_token, subject.duration_s) == (1.0, 0.25, 5.0)
+    reading = subject.reading
+    assert (reading.first_token_s, reading.seconds_per_output_token, subject.duration_s) == (1.0, 0.25, 5.0)
     assert meter().duration_s is None
 
 
 # --- errors inside a 200 ---
 
 
-def test_overload_as_a_200_is_an_opening_error() -> None:
+def test_overload_as_a_200_is_no_answer() -> None:
     subject = meter()
     step = subject.feed(b": hi\n\n" + FRAME, at_s=101)
-    assert step.opening_error is not None
-    assert (step.opening_error.http_status, step.opening_error.code) == (503, "engine_overloaded")
-    assert orjson.loads(SseParser().feed(step.forward)[1].data or b"")["error"]["code"] == "engine_overloaded"
+    assert step.failed is not None
+    assert (step.failed.http_status, step.failed.code) == (503, "engine_overloaded")
     last = subject.feed(event(None, usage(0, 0)) + DONE, at_s=101)
-    assert last.ends
-    assert last.opening_error is None
+    assert last == Step(forward=DONE, ends=True), "SGLang's usage of zeros is not shown"
+    validate_stream("chat.completion.chunk", step.forward + last.forward)
     assert subject.ended is Ended.ERROR
     assert figures(subject.charge()) == (0, False, False)
     assert subject.charge().detail["flags"] == "error:engine_overloaded"
@@ -204,9 +212,11 @@ def test_an_opening_error_alone_costs_nothing() -> None:
 def test_an_error_in_mid_stream_is_charged_what_was_produced() -> None:
     """Recorded: a pre-empted stream ends with a closing usage whose prompt is 0."""
     subject = meter()
-    step = subject.feed(words("a", "b") + FRAME + event(None, usage(0, 66)) + DONE, at_s=101)
-    assert step.opening_error is None
+    step = subject.feed(words("a", "b") + FRAME + event(None, usage(0, 66)) + DONE + DONE, at_s=101)
+    assert step.failed is None
     assert step.ends
+    events = validate_stream("chat.completion.chunk", step.forward)
+    assert events[-2]["error"]["code"] == "engine_overloaded"
     assert subject.ended is Ended.ERROR
     assert figures(subject.charge()) == (80, False, True)
     assert subject.answer() is None
@@ -234,50 +244,8 @@ def test_for_record() -> None:
         usage_asked=True,
         usage_max=Tokens(17),
     )
-    subject = Meter.for_record(record, status=200, content_type=JSON, content_length=None, started_s=0)
-    assert run(completion("length"), subject)[0].answer() is None
+    subject = Meter.for_record(record, content_type=JSON, content_length=None, started_s=0)
+    _, forward = run(completion("length"), subject)
+    assert orjson.loads(forward)["id"] == "chatcmpl-r"
+    assert subject.answer() is None
     assert subject.charge().unknown, "18 tokens where 17 fit"
-
-
-PARTS = [
-    WHOLE,
-    FRAME,
-    DONE,
-    FINISH,
-    words("a"),
-    event(None, usage(1, -1)),
-    event(None, usage(2**63, 0)),
-    event(None, 7),
-    b'data: {"choices":[{"index":0,"delta":{"content":"a"},"x":'
-    + b"[" * 300
-    + b"]" * 300
-    + b'}],"usage":{}}\n\n',
-    b'data: {"choices":{"a":1}}\n\n',
-    b'data: {"choices":[5,null]}\n\n',
-    b"data: {\n\n",
-    b"\r\n",
-    b"data:\xff\xfe\n\n",
-]
-
-
-@given(
-    st.lists(st.sampled_from(PARTS) | st.binary(max_size=30), max_size=8),
-    st.sampled_from([STREAM, JSON, "text/html", ""]),
-    st.sampled_from([200, 204, 400, 503]),
-    st.booleans(),
-)
-@example(PARTS, STREAM, 200, True)
-def test_a_meter_never_raises(chunks: list[bytes], content_type: str, status: int, cut: bool) -> None:
-    subject = meter(content_type, status=status)
-    ends = [subject.feed(chunk, at_s=101).ends for chunk in chunks]
-    if cut:
-        subject.cut(at_s=102)
-    else:
-        ends.append(subject.end(at_s=102).ends)
-    charge = subject.charge()
-    assert subject.ended is not Ended.OPEN
-    assert sum(ends) <= 1
-    assert 0 <= charge.used <= 2 * TOKENS_MAX
-    assert not (charge.unknown and charge.used)
-    assert all(isinstance(value, str) for value in charge.detail.values())
-    subject.answer()

@@ -156,12 +156,13 @@ def test_tap_resolves_at_most_once_and_answers_every_message_in_order(
         messages += not isinstance(item, OpeningOverdue)
         done += machine.receive(item)
     replies = [effect for effect in done if isinstance(effect, Continue)]
-    assert not any(isinstance(effect, ReplyNow) for effect in done), "an immediate reply is never tried again"
+    broken = [index for index, effect in enumerate(done) if isinstance(effect, ReplyNow)]
+    assert not broken or replies, "an immediate reply is never tried again: only once headers have gone"
     assert [reply.phase for reply in replies[:1]] in ([], [Phase.RESPONSE_HEADERS])
     assert all(reply.phase is Phase.RESPONSE_BODY for reply in replies[1:])
     assert len(replies) <= messages
     if any(isinstance(effect, CloseStream) for effect in done):
-        assert len(replies) == messages
+        assert len(replies) + len(broken) == messages
     failed_as = replies[0].set_headers.get(":status") if replies else None
     done += machine.receive(PeerGone(at_s=9.0))
     assert resolutions(tuple(done)) <= 1

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import orjson
 import pytest
 
-from ext_proc.phases.tap import OPENING_S, Tap, TapStage
+from ext_proc.phases.tap import OPENING_S, TapStage
 from ext_proc.vocabulary import (
     AwaitOpening,
     CloseStream,
     Continue,
-    Effect,
     ObserveAnswer,
     OpeningOverdue,
     Phase,
@@ -24,6 +22,7 @@ from ext_proc.vocabulary import (
 )
 from gateway.contract.admission import Verdict
 from gateway.contract.units import UnixMillis
+from tests.harness.openai_schema import validate_stream
 from tests.unit.ext_proc.asked import GONE, NOW, answer_headers, chunk, none, only, record
 from tests.unit.ext_proc.engine_answers import (
     DONE,
@@ -31,46 +30,11 @@ from tests.unit.ext_proc.engine_answers import (
     FRAME,
     FULL,
     WHOLE,
-    completion,
     event,
     usage,
     words,
 )
-
-HEADERS_GO = Continue(phase=Phase.RESPONSE_HEADERS)
-
-
-def tap_after(*events: object, keeps_headers: bool = True) -> tuple[Tap, list[Effect]]:
-    machine = Tap(keeps_headers=keeps_headers)
-    effects: list[Effect] = []
-    for item in events:
-        effects += machine.receive(item)  # type: ignore[arg-type]  # tests pass events only
-    return machine, effects
-
-
-def bodies(effects: list[Effect], *sent: bytes) -> bytes:
-    """What the client sees, given what the engine ``sent`` chunk by chunk."""
-    replies = [
-        effect for effect in effects if isinstance(effect, Continue) and effect.phase is Phase.RESPONSE_BODY
-    ]
-    return b"".join(
-        data if reply.body is None else reply.body for reply, data in zip(replies, sent, strict=True)
-    )
-
-
-def shown(effects: list[Effect]) -> tuple[str, dict[str, Any]]:
-    """The status written over the engine's, and the error's fields ({} where there is no body)."""
-    replies = [effect for effect in effects if isinstance(effect, Continue)]
-    assert replies[0].phase is Phase.RESPONSE_HEADERS
-    assert "content-length" in replies[0].remove_headers
-    assert replies[0].set_headers["content-type"] == "application/json"
-    texts = b"".join(reply.body or b"" for reply in replies[1:])
-    return replies[0].set_headers[":status"], orjson.loads(texts)["error"] if texts else {}
-
-
-def place(effects: list[Effect], kind: type[Effect]) -> int:
-    return next(index for index, effect in enumerate(effects) if isinstance(effect, kind))
-
+from tests.unit.ext_proc.tapped import HEADERS_GO, JSON, UNTOUCHED, bodies, place, shown, tap_after
 
 # --- streams ---
 
@@ -147,8 +111,13 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
 def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
     machine, _ = tap_after(answer_headers(), OpeningOverdue())
     assert only(Settle, machine.receive(GONE)).unknown
-    _, effects = tap_after(answer_headers(end=True))
-    assert only(Settle, tuple(effects)).unknown
+
+
+def test_a_200_without_a_body_is_tried_again() -> None:
+    for kind in ("text/event-stream", JSON):
+        _, effects = tap_after(answer_headers(kind=kind, end=True))
+        assert shown(effects)[0] == "503"
+        assert none(Settle, tuple(effects))
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
@@ -160,8 +129,10 @@ def test_an_attempt_that_dies_before_its_headers_went_on_is_the_access_logs(stat
         assert machine.receive(GONE) == ()
 
 
-def test_an_end_without_done_is_a_cut() -> None:
+def test_an_end_without_done_is_a_cut_and_the_client_is_told() -> None:
     _, effects = tap_after(answer_headers(), chunk(words("a"), end=True))
+    assert bodies(effects, words("a")).endswith(DONE)
+    assert b"engine_unavailable" in bodies(effects, words("a"))
     assert only(Settle, tuple(effects)).detail["ended"] == "cut"
 
 
@@ -195,31 +166,13 @@ def test_an_opening_error_after_the_headers_went_is_shown_in_the_stream_and_free
         assert b"engine_overloaded" in bodies(list(effects), FRAME + DONE)
 
 
-# --- JSON ---
-
-
-def test_json_is_not_kept_waiting_and_settled_before_its_last_bytes() -> None:
-    sent = completion()
-    machine, effects = tap_after(answer_headers(kind="application/json"))
-    assert effects == [HEADERS_GO]
-    assert machine.receive(chunk(sent[:20])) == (Continue(phase=Phase.RESPONSE_BODY),)
-    effects = list(machine.receive(chunk(sent[20:], end=True)))
-    assert place(effects, Settle) < place(effects, Continue)
-    assert only(Continue, tuple(effects)).body is None
-    assert only(Store, tuple(effects)).answer == sent
-
-
-def test_json_with_a_length_is_settled_with_its_last_byte() -> None:
-    sent = completion()
-    machine, _ = tap_after(answer_headers(kind="application/json", content_length=str(len(sent))))
-    assert not none(Settle, machine.receive(chunk(sent)))
-    assert machine.stage is TapStage.ENDED
-    assert machine.receive(GONE) == ()
-
-
-def test_half_a_json_answer_costs_the_whole_hold() -> None:
-    machine, _ = tap_after(answer_headers(kind="application/json"), chunk(completion()[:30]))
-    assert only(Settle, machine.receive(GONE)).unknown
+def test_an_engine_that_gives_up_in_mid_stream_is_an_error_and_charged() -> None:
+    machine, effects = tap_after(answer_headers(), chunk(words("a", "b")))
+    last = event({}, finish="abort") + event(None, usage(14, 6)) + DONE
+    effects += machine.receive(chunk(last, end=True))
+    events = validate_stream("chat.completion.chunk", bodies(effects, words("a", "b"), last))
+    assert events[-2]["error"]["code"] == "engine_unavailable"
+    assert only(Settle, tuple(effects)).used == 20
 
 
 def test_times_count_from_the_admission() -> None:
@@ -298,14 +251,14 @@ def test_what_was_not_admitted_here_passes_untouched(verdict: Verdict | None) ->
         answer_headers(of=record(decision=verdict)) if verdict else replace(answer_headers(), record=None)
     )
     machine, effects = tap_after(opening, chunk(WHOLE))
-    assert effects == [HEADERS_GO, Continue(phase=Phase.RESPONSE_BODY)]
+    assert effects == [UNTOUCHED, Continue(phase=Phase.RESPONSE_BODY)]
     assert machine.receive(GONE) == ()
 
 
 @pytest.mark.parametrize("fields", [{"v": "2"}, {"v": 1.0}, {**record().to_fields(), "amount": "x"}])
 def test_a_record_that_is_none_passes(fields: dict[str, object]) -> None:
     _, effects = tap_after(replace(answer_headers(), record=fields))
-    assert effects == [HEADERS_GO]
+    assert effects == [UNTOUCHED]
 
 
 def test_a_status_that_is_no_number_is_a_bad_gateway() -> None:

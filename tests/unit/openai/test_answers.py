@@ -18,7 +18,7 @@ from gateway.openai.answers import (
     index_of,
     read_json,
     read_usage,
-    shown_chunk,
+    show_usage,
     write_json,
 )
 from gateway.openai.engine_errors import engine_error, frame_error
@@ -78,7 +78,8 @@ def test_what_the_client_is_shown(
     asked: bool, continuous: bool, content: dict[str, Any], last: dict[str, Any] | None
 ) -> None:
     def show(chunk: dict[str, Any]) -> dict[str, Any] | None:
-        return shown_chunk(chunk, usage_asked=asked, continuous_usage_asked=continuous)
+        edited = dict(chunk)
+        return edited if show_usage(edited, usage_asked=asked, continuous_usage_asked=continuous) else None
 
     assert show(CONTENT) == content
     assert show(LAST) == last
@@ -88,9 +89,10 @@ def test_what_the_client_is_shown(
     assert show(null) == (null if asked or continuous else bare)
 
 
-def test_an_unchanged_chunk_is_the_same_object() -> None:
-    chunk = {"choices": [{"index": 0}]}
-    assert shown_chunk(chunk, usage_asked=False, continuous_usage_asked=False) is chunk
+def test_a_last_chunk_that_reports_nothing_is_shown_as_any_other() -> None:
+    chunk: dict[str, Any] = {"choices": [], "usage": None}
+    assert show_usage(chunk, usage_asked=False, continuous_usage_asked=False)
+    assert chunk == {"choices": []}
 
 
 def test_content_and_finish() -> None:
@@ -228,7 +230,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "error", "object"]), JSON), st.integers(400, 599))
 def test_strange_answers_never_raise(answer: dict[str, Any], status: int) -> None:
     has_content(answer)
-    shown_chunk(answer, usage_asked=True, continuous_usage_asked=False)
+    show_usage(dict(answer), usage_asked=True, continuous_usage_asked=False)
     frame = error_frame(answer)
     if frame is not None:
         assert 400 <= frame_error(frame, status=status).http_status <= 504

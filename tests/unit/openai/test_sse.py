@@ -122,12 +122,24 @@ def test_an_endless_event_is_flagged_to_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "edited"),
+    ("raw", "comment"),
     [
-        (b"data: old\n\n", b"data: new\n\n"),
-        (b"id: 1\r\ndata: o\r\ndata: ld\r\n\r\n", b"id: 1\ndata: new\n\n"),
-        (b": note\ndata\n\n", b": note\ndata: new\n\n"),
+        (b": ping\n\n", b": ping\n\n"),
+        (b": one\r\n:two\r\nretry: 5\r\n\r\n", b": one\n:two\n\n"),
+        (b"event: x\n\n", b""),
+        (b": \xff\n\n", b""),
+        (b"\n", b""),
     ],
 )
-def test_editing_keeps_other_fields(raw: bytes, edited: bytes) -> None:
-    assert SseParser().feed(raw)[0].with_data(b"new") == edited
+def test_only_comments_are_left_of_an_event_without_data(raw: bytes, comment: bytes) -> None:
+    event = SseParser().feed(raw)[0]
+    assert event.data is None
+    assert event.comment == comment
+
+
+def test_the_last_event_needs_no_blank_line() -> None:
+    parser = SseParser()
+    assert parser.feed(b"data: [DONE]") == []
+    assert [event.data for event in parser.flush()] == [b"[DONE]"]
+    parser.feed(b"data: [DON")
+    assert [event.data for event in parser.flush()] == [None]
