@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai import OpenAI
 
-from ext_authz.keys.api_keys import create_api_key, revoke_api_key
-from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
-from gateway.contract.principal import Principal
+from ext_authz.keys.api_keys import revoke_api_key
+from gateway.contract.ids import KeyId
+from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, free_ports, overlay, until
 
@@ -49,31 +48,6 @@ def small(engine: Twin, mesh: Path, tmp_path_factory: pytest.TempPathFactory) ->
     running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url, mesh=mesh)
     yield running
     running.close()
-
-
-def key_for(gateway: Gateway, org: str, *, key: str | None = None, models: tuple[str, ...] = ("*",)) -> str:
-    """A new API key, written as the command line does; it works once every worker has read it."""
-    principal = Principal(
-        org=OrgId(org),
-        team=TeamId("t"),
-        user=UserId("u"),
-        key=KeyId(key or f"k-{org}"),
-        tier=Tier("standard"),
-        models=models,
-    )
-    secret = create_api_key(gateway.state / "secrets" / "api_keys.json", principal)
-
-    def known() -> bool:
-        headers = {"authorization": f"Bearer {secret}"}
-        asked = [httpx.get(f"{gateway.base_url}/models", headers=headers).status_code for _ in range(6)]
-        return set(asked) == {200}
-
-    until(known, "the new key works on every worker")
-    return secret
-
-
-def sdk(gateway: Gateway, key: str) -> OpenAI:
-    return OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
 
 
 def code_of(error: openai.APIStatusError) -> str:
