@@ -94,7 +94,10 @@ def _chat_parts(choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for position, call in enumerate(calls if isinstance(calls, list) else ()):
         if not isinstance(call, dict):
             raise NotReplayable("a tool call that is no object")
-        yield part({"tool_calls": [{"index": position, **call}]})
+        # Last, because SGLang's whole calls have an index of their own, which may be null.
+        yield part({"tool_calls": [{**call, "index": position}]})
+    if isinstance(message.get("function_call"), dict):
+        yield part({"function_call": message["function_call"]})
     if logprobs and not message.get("content"):
         yield part({}, logprobs)
     yield {**part({}), **_ending(choice)}

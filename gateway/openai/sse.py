@@ -15,6 +15,7 @@ EVENT_BYTES_MAX: Final = 1024 * 1024
 """A longer event is passed on in pieces, unread: an engine that never ends an event fills no memory."""
 DONE: Final = b"[DONE]"
 """Data of OpenAI's last event."""
+KEEP_ALIVE: Final = b": keep-alive\n\n"
 _LAST: Final = b"data: [DONE]"
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)")
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -38,9 +39,10 @@ class SseEvent:
 
     @property
     def comment(self) -> bytes:
-        """The event's comment lines (keep-alives) as an event of their own; empty if there are none."""
-        lines = [line for line in _LINE.split(self.raw) if line.startswith(b":") and line.isascii()]
-        return b"\n".join(lines) + b"\n\n" if lines and self.whole else b""
+        """A keep-alive in place of the event's comments, whose text is nobody's business; empty if it has
+        none."""
+        commented = self.whole and any(line.startswith(b":") for line in _LINE.split(self.raw))
+        return KEEP_ALIVE if commented else b""
 
 
 def event_bytes(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ from ext_proc.metering import Ended, Meter, Step
 from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX, Tokens
+from gateway.openai.sse import KEEP_ALIVE
 from tests.harness.openai_schema import validate, validate_stream
 from tests.unit.ext_proc.engine_answers import (
     DONE,
@@ -79,7 +80,8 @@ def test_each_event_is_data_alone_and_comments_pass() -> None:
         WHOLE.replace(DONE, odd + DONE), meter(usage_asked=True, continuous_usage_asked=True)
     )
     chunks = validate_stream("chat.completion.chunk", forward)
-    assert b": hi\n\n" in forward
+    assert KEEP_ALIVE in forward
+    assert b"hi" not in forward
     assert b"retry" not in forward
     assert chunks[-2]["choices"][0]["delta"] == {"content": "late"}
     assert all(chunk["usage"]["prompt_tokens"] == 14 for chunk in chunks[:3])
