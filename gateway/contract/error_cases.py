@@ -152,6 +152,9 @@ _VALUES: Final = tuple(
         ("an array too short", "array_below_min_length"),
         ("an array too long", "array_above_max_length"),
         ("an object with too many fields", "object_above_max_properties"),
+        ("an object too large", "object_above_max_size"),
+        ("a JSON Schema that is none", "invalid_json_schema"),
+        ("a function's JSON Schema that is none", "invalid_function_parameters"),
         ("a model that does not serve this URL", "model_not_supported"),
     )
 )

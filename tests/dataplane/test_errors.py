@@ -114,6 +114,7 @@ ELSEWHERE = {
     *("unknown_key", "forbidden_header", "invalid_claims"),
     # Every field and bound: tests/unit/openai/test_request_refusals.py.
     *("empty_string", "string_above_max_length", "array_below_min_length", "object_above_max_properties"),
+    *("object_above_max_size", "invalid_json_schema", "invalid_function_parameters"),
     # Filters and ledger broken: tests/dataplane/test_traps.py, test_side_calls.py, test_money.py.
     *("identity_unavailable", "admission_unavailable", "budget_unavailable", "budget_closed"),
     # Envoy without gateway/api: tests/integration/mesh/test_local_replies.py.

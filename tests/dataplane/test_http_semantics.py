@@ -3,6 +3,7 @@ client of an engine's answer, Expect and chunked uploads."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -15,9 +16,12 @@ import pytest
 
 from gateway.openai.terms import Endpoint
 from tests.harness.gateway import MODEL, Gateway
+from tests.harness.openai_schema import validate
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 RECEIVE_S = 20.0
+TRIES = 4
+"""The first and three retries, each at another engine (mesh/base/gateway.yaml)."""
 
 
 class Engine(BaseHTTPRequestHandler):
@@ -38,6 +42,9 @@ class Engine(BaseHTTPRequestHandler):
         "x-request-id": "the-engines",
     }
 
+    bodiless = False
+    """Whether it answers 503 without a body."""
+
     def do_GET(self) -> None:
         """``/ready``."""
         self.send_response(200)
@@ -48,6 +55,11 @@ class Engine(BaseHTTPRequestHandler):
         """One completion."""
         self.rfile.read(int(self.headers["content-length"]))
         self.seen.append((self.path, {name.lower(): text for name, text in self.headers.items()}))
+        if Engine.bodiless:
+            self.send_response_only(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
         message = {"role": "assistant", "content": "ok"}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -66,18 +78,22 @@ class Engine(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def talking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The gateway in front of that engine."""
+    """The gateway in front of such engines: so many that no retry is left when each has been asked once."""
+    with contextlib.ExitStack() as running:
+        engines = [running.enter_context(served()) for _ in range(TRIES)]
+        gateway = Gateway(tmp_path_factory.mktemp("state"), engine=",".join(engines))
+        running.callback(gateway.close)
+        yield gateway
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    """One engine's URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Engine)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
     try:
-        running = Gateway(
-            tmp_path_factory.mktemp("state"), engine=f"http://127.0.0.1:{server.server_address[1]}"
-        )
-        try:
-            yield running
-        finally:
-            running.close()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         serving.join()
@@ -137,6 +153,22 @@ def test_a_client_sees_of_an_engine_only_its_answer(talking: Gateway) -> None:
         assert name not in headers, name
     assert [name for name in headers if name.startswith("access-control-")] == []
     assert len(headers.get_list("x-request-id")) == len(headers.get_list("server")) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engines_error_without_a_body_gets_one(
+    talking: Gateway, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "bodiless", True)
+    Engine.seen.clear()
+    with talking.client() as client:
+        answer = client.post("/chat/completions", json={**BODY, "stream": stream})
+    assert (answer.status_code, len(Engine.seen)) == (503, TRIES)
+    validate("error", answer.json())
+    assert answer.json()["error"]["code"] == answer.headers["x-tidegate-refusal"] == "engine_unavailable"
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert talking.settled()[("org", "month")]["held"] == 0
 
 
 @pytest.mark.parametrize("endpoint", Endpoint)

@@ -28,14 +28,14 @@ def _modules() -> Iterator[ast.Module]:
 
 
 def _takers(modules: list[ast.Module]) -> dict[str, tuple[int, str]]:
-    """Functions with a parameter ``code`` that make one of the tree's errors: its place and its default."""
+    """Functions with a parameter ``code`` that make or raise an error of the tree: its place and default."""
     found = {}
     for node in (node for module in modules for node in ast.walk(module)):
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("__"):
             continue
         names = [argument.arg for argument in node.args.args]
         returns = ast.unparse(node.returns) if node.returns is not None else ""
-        if "code" not in names or returns not in LEAVES:
+        if "code" not in names or returns not in {*LEAVES, "None"}:
             continue
         at = names.index("code") - len(names) + len(node.args.defaults)
         default = node.args.defaults[at] if at >= 0 else None

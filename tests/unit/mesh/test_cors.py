@@ -55,7 +55,7 @@ def test_on_where_the_policy_stands_and_asked_before_identity() -> None:
 
 @pytest.mark.parametrize("word", [None, "UNSPECIFIED", "FORWARD"])
 def test_unmatched_preflights_go_on_unless_it_is_said(word: str | None) -> None:
-    policy = {"allowOrigins": [{"regex": r"https://[a-z]+\.example"}]}
+    policy: dict[str, Any] = {"allowOrigins": [{"regex": r"https://[a-z]+\.example"}]}
     policy |= {} if word is None else {"unmatchedPreflights": word}
     made = listener(compiled(with_policy(policy)), 8080)
     config = made["route_config"]["virtual_hosts"][0]["routes"][2]["typed_per_filter_config"][CORS_NAME]

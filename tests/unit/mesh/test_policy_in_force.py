@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from gateway import path
 from gateway.contract import headers
 from gateway.contract.admission import AdmissionRecord, Verdict
+from gateway.openai.engine_errors import engine_error
+from gateway.openai.error_body import error_body, error_headers
 from tests.unit.mesh.policy import cluster, compiled, listener, named
 
 CLIENTS = listener(compiled(), 8080)
@@ -45,6 +48,7 @@ def test_the_filters_stand_in_the_paths_order() -> None:
         "tidegate.body",
         "tidegate.admit",
         "tidegate.gate.admission",
+        "tidegate.bodiless",
         "envoy.filters.http.router",
     ]
     assert [entry["name"] for entry in upstream_filters()] == [
@@ -128,6 +132,22 @@ def test_response_headers_come_from_fields_of_the_record() -> None:
                 option["header"]["value"].removeprefix("%DYNAMIC_METADATA(").removesuffix(")%").split(":")
             )
             assert namespace == headers.NS_ADMIT and field in record, option
+
+
+def test_an_engines_error_without_a_body_gets_the_one_that_others_get() -> None:
+    (matcher,) = filter_config("tidegate.bodiless")["custom_response_matcher"]["matcher_list"]["matchers"]
+    answer = matcher["on_match"]["action"]["typed_config"]
+    error = engine_error(503, b"")
+    assert answer["status_code"] == error.http_status
+    text = answer["body_format"]["text_format_source"]["inline_string"]
+    assert json.loads(text) == json.loads(error_body(error))
+    headers = {
+        option["header"]["key"]: option["header"]["value"] for option in answer["response_headers_to_add"]
+    }
+    assert headers == error_headers(error)
+    assert matcher["predicate"]["and_matcher"]["predicate"][0]["single_predicate"]["value_match"] == {
+        "exact": error.code
+    }
 
 
 @pytest.mark.parametrize("name", ["ext-authz", "ext-proc", "bookkeeper"])
