@@ -196,7 +196,12 @@ _ENGINE: Final = (
         "engine_loading",
         retry_after="2",
     ),
-    _leaf("another 429 or 503 of it", Origin.ENGINE, errors.EngineUnavailable, retry_after="2"),
+    _leaf(
+        "another 429 or 503 of it, or an answer that is none",
+        Origin.ENGINE,
+        errors.EngineUnavailable,
+        retry_after="2",
+    ),
     _leaf("its own time-out", Origin.ENGINE, errors.GatewayTimeout),
     _leaf("it fails, or answers what is no answer", Origin.ENGINE, errors.BadGateway),
     _leaf(
@@ -205,6 +210,7 @@ _ENGINE: Final = (
         errors.EngineUnavailable,
         "engine_overloaded",
     ),
+    _leaf("it stops or talks nonsense in mid-answer", Origin.STREAM, errors.EngineUnavailable),
     _leaf("it fails in mid-answer", Origin.STREAM, errors.BadGateway),
 )
 _API: Final = (

@@ -9,7 +9,7 @@ from openai import OpenAI
 
 from ext_authz.decision import AuthCode
 from gateway.contract.error_cases import ERROR_CASES, WINDOW, ErrorCase, Origin
-from gateway.openai.engine_errors import engine_error
+from gateway.openai.engine_errors import engine_error, not_an_answer, stopped
 from tests.harness.error_codes import LEAVES, codes_of_code, local_replies
 
 
@@ -93,3 +93,14 @@ def test_whatever_an_engine_answers_is_a_row(status: int, text: bytes) -> None:
     ]
     assert len(found) == 1
     assert found[0].retry_after == ("" if error.retry_after_s is None else str(error.retry_after_s))
+
+
+def test_what_breaks_off_or_is_no_answer_is_a_row_of_the_engine_and_of_the_stream() -> None:
+    for error in (not_an_answer(), stopped()):
+        for origin, status, retry_after in ((Origin.ENGINE, error.http_status, "2"), (Origin.STREAM, 0, "")):
+            assert [
+                case.retry_after
+                for case in ERROR_CASES
+                if (case.origin, case.status, case.code) == (origin, status, error.code)
+            ] == [retry_after]
+        assert error.retry_after_s == 2
