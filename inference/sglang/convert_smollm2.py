@@ -1,4 +1,5 @@
-"""GGUF to what SGLang reads: config.json, bf16 safetensors, tokenizer.json, chat template.
+"""GGUF to what SGLang reads: config.json, bf16 safetensors, tokenizer.json; and our chat template, because
+the model's own has no place for tools.
 
 ``python convert_smollm2.py MODEL.gguf FOLDER``, run by the interpreter of SGLang's environment (it has
 gguf, torch, safetensors and tokenizers; Tidegate's does not). Llama architecture only.
@@ -28,6 +29,7 @@ BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 CONTROL_TOKEN = 3
 """gguf's token type of special tokens."""
 
@@ -118,7 +120,7 @@ def convert(source: Path, target: Path) -> None:
         "unk_token": tokens[field("tokenizer.ggml.unknown_token_id")],
         "model_max_length": settings["max_position_embeddings"],
         "clean_up_tokenization_spaces": False,
-        "chat_template": field("tokenizer.chat_template"),
+        "chat_template": TEMPLATE.read_text(),
     }
     # What its authors recommend (model card). SGLang takes them where a request says nothing: at
     # temperature 1 a model this small wanders off and rarely ends an answer.

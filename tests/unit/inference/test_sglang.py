@@ -25,11 +25,21 @@ def test_the_command_has_what_the_gateway_relies_on(monkeypatch: pytest.MonkeyPa
         ("--served-model-name", "smol"),
         ("--device", "cpu"),
         ("--max-queued-requests", "9"),
+        ("--tool-call-parser", "hermes"),
     ):
         assert argv[argv.index(flag) + 1] == value
     assert {"--enable-metrics", "--enable-cache-report", "--enable-priority-scheduling"} <= set(argv)
     assert environment["SGLANG_REQUEST_STATE_WAIT_TIMEOUT"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_another_template_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = model.stamp()
+    other = tmp_path / "chat_template.jinja"
+    other.write_text("{{ messages }}")
+    monkeypatch.setattr(model, "_TEMPLATE", other)
+    assert model.stamp() != before
 
 
 def test_with_cuda_nothing_is_pinned_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
