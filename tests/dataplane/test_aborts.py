@@ -192,12 +192,12 @@ def test_the_last_try_of_a_stream_without_a_first_token_is_aborted(stack: Stack)
         answer = client.post("/chat/completions", json=request_body("no first token", stream=True))
     assert answer.status_code == 504
     first, last = stack.attempts()[known:]
-    assert first["rid"] == last["rid"] and first["address"] != last["address"]
+    assert first["rid"] == last["rid"]
     assert ended(stack, last)["outcome"] == "abort"
-    # The first one's engine has to find out by itself: an abort could meet the second try instead,
-    # where both are on one engine.
-    (still,) = (one for one in stack.attempts(first["rid"]) if one["address"] == first["address"])
-    assert still["outcome"] == "running"
+    # The engine of an earlier try finds out by itself: as both have one id, and may be on one engine, an
+    # abort of the first could end the second, for which somebody still waits.
+    elsewhere = [one for one in stack.attempts(last["rid"]) if one["address"] != last["address"]]
+    assert {one["outcome"] for one in elsewhere} <= {"running"}
 
 
 def test_complete_answers_and_refusals_are_never_aborted(stack: Stack) -> None:
