@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from ext_proc.cache.policy import Place
@@ -87,17 +88,20 @@ def engine_failed(record: AdmissionRecord, error: GatewayError) -> tuple[Deed, .
     return tuple(failed)
 
 
-def error_headers_reply(record: AdmissionRecord, error: GatewayError) -> Continue:
-    """The headers of the engine's error as its client should see it; ``:status`` is ours."""
-    return Continue(
-        phase=Phase.RESPONSE_HEADERS,
-        set_headers={
-            ":status": str(error.http_status),
-            **error_headers(error),
-            names.REQUEST_ID: record.request_id,
-        },
-        remove_headers=("content-length",),
-    )
+def error_headers_reply(record: AdmissionRecord, error: GatewayError, removed: tuple[str, ...]) -> Continue:
+    """The headers of the engine's error as its client should see it; ``:status`` is ours. ``removed``: those
+    of the engine's that do not go on."""
+    ours = {
+        ":status": str(error.http_status),
+        **error_headers(error),
+        names.REQUEST_ID: record.request_id,
+    }
+    return Continue(phase=Phase.RESPONSE_HEADERS, set_headers=ours, remove_headers=without(removed, ours))
+
+
+def without(removed: tuple[str, ...], ours: Mapping[str, str]) -> tuple[str, ...]:
+    """What is to be removed and not written anew."""
+    return tuple(name for name in removed if name not in ours)
 
 
 def metered_fields(meter: Meter) -> dict[str, str]:

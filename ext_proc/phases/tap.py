@@ -23,7 +23,7 @@ from enum import Enum, auto
 from typing import ClassVar, Final, NamedTuple
 
 from ext_proc.metering import Meter
-from ext_proc.phases.settlement import engine_failed, error_headers_reply, metered_fields, settled
+from ext_proc.phases.settlement import engine_failed, error_headers_reply, metered_fields, settled, without
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
     AwaitOpening,
@@ -49,6 +49,8 @@ ERROR_BYTES_MAX: Final = 64 * 1024
 OPENING_S: Final = Seconds(0.1)
 """How long headers are kept back. SGLang sends them with its first bytes; the headers of an engine that
 does not go on after this time, and an error then stands in the stream."""
+OUR_PREFIX: Final = "x-tidegate-"
+"""Of headers that only this gateway sets."""
 IDENTITY: Final = ("", "identity")
 """Content codings that can be read. admit asks engines for no other (accept-encoding)."""
 BROKEN_STATUS: Final = 502
@@ -81,10 +83,6 @@ class _Fed(NamedTuple):
     error: GatewayError | None
 
 
-_HEADERS_GO: Final = Continue(phase=Phase.RESPONSE_HEADERS, remove_headers=("content-length",))
-"""An answer's length changes as it is mended."""
-
-
 class Tap(Machine[TapStage]):
     """One attempt."""
 
@@ -99,6 +97,8 @@ class Tap(Machine[TapStage]):
         self._kept: tuple[Continue, ...] = ()
         """Replies to chunks that came while the headers were kept back."""
         self._error = bytearray()
+        self._removed: tuple[str, ...] = ()
+        """Headers of the engine's that do not go on."""
 
     @property
     def decided(self) -> bool:
@@ -112,6 +112,9 @@ class Tap(Machine[TapStage]):
         if record is None:
             return _passed(Continue(phase=Phase.RESPONSE_HEADERS), end=event.end_of_stream)
         self._status = _number(event.headers.get(":status", "")) or 0
+        # An answer's length changes as it is mended; and only we speak under our prefix.
+        foreign = (name for name in event.headers if name.startswith(OUR_PREFIX))
+        self._removed = ("content-length", *foreign)
         if not 200 <= self._status < 300:
             return self._engine_refuses(end=event.end_of_stream)
         since_admitted = max(0, event.at_ms - record.admitted_at_ms) if record.admitted_at_ms else 0
@@ -125,7 +128,7 @@ class Tap(Machine[TapStage]):
             return self._fail(meter.end(at_s=event.at_s).failed or stopped(), chunks=0, end=True)
         if self._keeps_headers:
             return TapStage.OPENING, (AwaitOpening(at_most=OPENING_S),)
-        return TapStage.BODY, (_HEADERS_GO,)
+        return TapStage.BODY, (self._headers_go(),)
 
     # --- answers ---
 
@@ -143,7 +146,10 @@ class Tap(Machine[TapStage]):
 
     def _let_headers_go(self, headers: Continue | None = None) -> tuple[Continue, ...]:
         kept, self._kept = self._kept, ()
-        return (headers or _HEADERS_GO, *kept)
+        return (headers or self._headers_go(), *kept)
+
+    def _headers_go(self) -> Continue:
+        return Continue(phase=Phase.RESPONSE_HEADERS, remove_headers=self._removed)
 
     def _more_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         fed = self._feed(event)
@@ -203,10 +209,11 @@ class Tap(Machine[TapStage]):
 
     def _refusal_overdue(self, _: OpeningOverdue | None) -> tuple[TapStage, Effects]:
         """The status cannot become ours any more; type and body can."""
+        ours = error_headers(self._engine_error())
         go_on = Continue(
             phase=Phase.RESPONSE_HEADERS,
-            set_headers=error_headers(self._engine_error()),
-            remove_headers=("content-length",),
+            set_headers=ours,
+            remove_headers=without(self._removed, ours),
         )
         return TapStage.REFUSAL_BODY, self._let_headers_go(go_on)
 
@@ -244,7 +251,7 @@ class Tap(Machine[TapStage]):
             return TapStage.CLOSED, (*engine_failed(record, error), reply, CloseStream())
         texts = (error_body(error), *(b"" for _ in range(chunks - 1)))[:chunks]
         replies = tuple(Continue(phase=Phase.RESPONSE_BODY, body=text) for text in texts)
-        effects = (*engine_failed(record, error), error_headers_reply(record, error), *replies)
+        effects = (*engine_failed(record, error), error_headers_reply(record, error, self._removed), *replies)
         return (TapStage.CLOSED, (*effects, CloseStream())) if end else (TapStage.FAILED, effects)
 
     def _drop(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:

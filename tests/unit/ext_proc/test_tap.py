@@ -30,6 +30,7 @@ from tests.unit.ext_proc.engine_answers import (
     FRAME,
     FULL,
     WHOLE,
+    completion,
     event,
     usage,
     words,
@@ -240,6 +241,18 @@ def test_a_client_that_leaves_during_an_error_releases_the_hold() -> None:
     effects = machine.receive(GONE)
     assert none(Void, effects)
     assert none(Settle, effects)
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_an_engine_does_not_speak_in_our_name(status: int) -> None:
+    headers = answer_headers(status, JSON, x_tidegate_refusal="mine", x_tidegate_cache="hit", x_other="kept")
+    _, effects = tap_after(headers, chunk(REFUSED if status == 400 else completion(), end=True))
+    reply = next(effect for effect in effects if isinstance(effect, Continue))
+    assert "x-tidegate-cache" in reply.remove_headers
+    assert "x-other" not in reply.remove_headers
+    written = reply.set_headers.get("x-tidegate-refusal")
+    assert written != "mine"
+    assert ("x-tidegate-refusal" in reply.remove_headers) == (written is None)
 
 
 # --- not ours ---
