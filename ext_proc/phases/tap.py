@@ -12,8 +12,9 @@ upstream filter's immediate response would be final (Envoy sends it past the rou
 A JSON answer is kept back until it is whole, since it can only be mended whole: its pieces are replied to
 with empty bodies, which Envoy's message time-out bounds, and the last with all of it. If it then turns out
 to be none and its headers have gone, the transfer is broken off: half an answer must not look like one.
-There an immediate response is right: after the headers Envoy can only reset the client's stream with it
-(seen on 1.39 and 1.40: the connection ends without the last chunk). One stream is one attempt.
+There an immediate response is right: Envoy then resets the client's stream (seen on 1.39 and 1.40: the
+connection ends without the last chunk), or, where nothing has left it yet, sends the error whole. One
+stream is one attempt.
 """
 
 from __future__ import annotations
@@ -53,8 +54,6 @@ OUR_PREFIX: Final = "x-tidegate-"
 """Of headers that only this gateway sets."""
 IDENTITY: Final = ("", "identity")
 """Content codings that can be read. admit asks engines for no other (accept-encoding)."""
-BROKEN_STATUS: Final = 502
-"""For Envoy's records; the client has its 200 already."""
 RETRIED_STATUS: Final = 503
 """The one answer of an engine that the routes' retry policy repeats (mesh/base/gateway.yaml, retryOn)."""
 
@@ -154,7 +153,7 @@ class Tap(Machine[TapStage]):
     def _more_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         fed = self._feed(event)
         if fed.error is not None and not self._meter().streams:
-            return TapStage.CLOSED, (*fed.deeds, self._broken_off(fed), CloseStream())
+            return TapStage.CLOSED, (*fed.deeds, self._broken_off(fed.error, fed.reply), CloseStream())
         stage, effects = _answered(event, fed.deeds, (fed.reply,))
         return (self.stage if stage is TapStage.BODY else stage), effects
 
@@ -172,13 +171,14 @@ class Tap(Machine[TapStage]):
         )
         return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
 
-    def _broken_off(self, fed: _Fed) -> ReplyNow:
+    def _broken_off(self, error: GatewayError, told: Continue) -> ReplyNow:
+        """Envoy lets headers go with the first bytes of a body: until then the client gets the error whole."""
         return ReplyNow(
-            status=BROKEN_STATUS,
-            headers={},
-            body=b"",
+            status=error.http_status,
+            headers={**error_headers(error), names.REQUEST_ID: self._record().request_id},
+            body=error_body(error),
             details="tidegate_answer_broken_off",
-            metadata=fed.reply.metadata,
+            metadata=told.metadata,
         )
 
     def _gone_unopened(self, _: PeerGone) -> tuple[TapStage, Effects]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.sidecar import wire
@@ -100,6 +101,53 @@ async def test_an_immediate_response_of_the_tap_is_final(stack: TrapStack) -> No
 
     stack.sidecar.tap = answering
     assert ((await stack.chat()).status_code, stack.reached()) == (503, 1)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_immediate_response_after_the_headers_breaks_the_transfer(
+    stack: TrapStack, begun: bool
+) -> None:
+    """How the tap keeps half a JSON answer from looking whole: the connection ends without the last chunk.
+    Before a reply to the first bytes of the body Envoy still has the headers, and the error is sent whole."""
+
+    async def breaking(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        empty = wire.CommonResponse(body_mutation=wire.BodyMutation(clear_body=True))
+        async for request in requests:
+            if request.WhichOneof("request") == "response_headers":
+                yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+            elif begun and not request.response_body.end_of_stream:
+                yield wire.ProcessingResponse(response_body=wire.BodyResponse(response=empty))
+            else:
+                now = wire.ImmediateResponse(status=wire.HttpStatus(code=502), body=b"{}")
+                yield wire.ProcessingResponse(immediate_response=now)
+                return
+
+    stack.sidecar.tap = breaking
+    if begun:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await stack.chat()
+    else:
+        assert ((await stack.chat()).status_code, stack.reached()) == (502, 1)
+
+
+async def test_a_body_kept_back_by_empty_replies_goes_out_whole_with_the_last(stack: TrapStack) -> None:
+    """As the tap mends JSON: every message is replied to at once, and the last reply holds all."""
+    whole = b'{"mended":"' + b"x" * 100_000 + b'"}'
+
+    async def keeping(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            if request.WhichOneof("request") == "response_headers":
+                yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+                continue
+            last = request.response_body.end_of_stream
+            mutation = wire.BodyMutation(body=whole) if last else wire.BodyMutation(clear_body=True)
+            yield wire.ProcessingResponse(
+                response_body=wire.BodyResponse(response=wire.CommonResponse(body_mutation=mutation))
+            )
+
+    stack.sidecar.tap = keeping
+    answer = await stack.chat()
+    assert (answer.status_code, answer.content) == (200, whole)
 
 
 async def test_a_client_that_leaves_is_seen_by_the_tap_and_the_pod(stack: TrapStack) -> None:

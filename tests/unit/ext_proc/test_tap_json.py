@@ -83,7 +83,10 @@ def test_json_that_is_no_answer_after_its_headers_is_broken_off(sent: bytes) -> 
     assert not none(Settle, effects)
     assert [type(effect) for effect in effects[-2:]] == [ReplyNow, CloseStream]
     assert none(Continue, effects), "nothing that could look like an answer"
-    assert only(ReplyNow, effects).metadata["tidegate.tap"]["ended"] in ("cut", "error")
+    reply = only(ReplyNow, effects)
+    assert reply.metadata["tidegate.tap"]["ended"] in ("cut", "error")
+    assert reply.status == 503
+    validate("error", orjson.loads(reply.body))
 
 
 def test_what_an_aborted_answer_had_produced_is_charged() -> None:
