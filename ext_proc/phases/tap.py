@@ -172,7 +172,7 @@ class Tap(Machine[TapStage]):
         return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
 
     def _broken_off(self, error: GatewayError, told: Continue) -> ReplyNow:
-        """Envoy lets headers go with the first bytes of a body: until then the client gets the error whole."""
+        """Envoy lets headers go with a body's first bytes: until then the client gets the error whole."""
         return ReplyNow(
             status=error.http_status,
             headers={**error_headers(error), names.REQUEST_ID: self._record().request_id},

@@ -48,6 +48,31 @@ _PLACE: Final = re.compile(
 )
 _FAULT: Final = re.compile(r"'msg': '([^']{1,200})'")
 _SUBJECT: Final = re.compile(r"([a-z][a-z_]{0,40}) must be")
+_KNOWN: Final = (
+    (
+        re.compile(r"Failed to compile json grammar"),
+        "response_format",
+        "The engine cannot follow this JSON schema.",
+    ),
+    (
+        re.compile(r"Failed to compile regex grammar"),
+        "regex",
+        "The engine cannot read this regular expression.",
+    ),
+    (re.compile(r"Failed to compile ebnf grammar"), "ebnf", "The engine cannot read this grammar."),
+    (re.compile(r"Model only supports text input"), "messages", "This model takes text only."),
+    (re.compile(r"Assistant tool call function"), "messages", "A tool call's arguments must be valid JSON."),
+    (re.compile(r"Tool \d+ function has invalid"), "tools", "A tool's parameters must be a JSON schema."),
+    (re.compile(r"Tools cannot be empty"), "tools", "tool_choice asks for a call: there must be tools."),
+    (re.compile(r"Tool '.*' not found"), "tool_choice", "tool_choice must name a function that is in tools."),
+    (
+        re.compile(r"tool_choice .* cannot be combined"),
+        "tool_choice",
+        "tool_choice cannot ask for a call together with a response_format, regex or ebnf.",
+    ),
+)
+"""SGLang's refusals of what only it can judge: how they begin, the field, and our words for them."""
+_EMPTY: Final = frozenset({"Messages cannot be empty.", "Prompt cannot be empty"})
 _CLIENTS_NAMES: Final = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 """SGLang's inner names of what clients send under others."""
 _SAMPLING: Final = frozenset(
@@ -127,8 +152,12 @@ def _refusal(text: str, frame: Mapping[str, Any], endpoint: str) -> InvalidReque
         name = _CLIENTS_NAMES.get(subject[1], subject[1])
         if name in _SAMPLING:
             said, shown = name + text[subject.end(1) :], shown or name
-    elif text == "Messages cannot be empty.":
-        said, shown = text, shown or content
+    elif text in _EMPTY:
+        said, shown = f"The {content} must not be empty.", shown or content
+    else:
+        said, shown = next(
+            ((words, shown or field) for begin, field, words in _KNOWN if begin.match(text)), ("", shown)
+        )
     # Only sentences that are known: any other may quote the prompt, a tool or a schema.
     if not said or len(said) > _MESSAGE_CHARS_MAX or _TELLS.search(said):
         said = "The model's engine refused the request: a parameter has a value it does not take."
