@@ -156,6 +156,15 @@ class Meter:
 
     # --- bytes ---
 
+    def lets_pass(self, *, at_s: float) -> bool:
+        """Whether the answer says beforehand that it is too large to be read; the meter is done with it then.
+        Sending it here would fill Envoy's buffers faster than anybody empties them."""
+        if self._form is not _Form.JSON or (self._content_length or 0) <= RESPONSE_BYTES_MAX:
+            return False
+        self.unmended = True
+        self._close(Ended.COMPLETE, at_s)
+        return True
+
     @property
     def streams(self) -> bool:
         """Whether the answer is an event stream, in which an error can still be shown."""

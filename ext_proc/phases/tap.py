@@ -125,6 +125,8 @@ class Tap(Machine[TapStage]):
         )
         if event.end_of_stream:
             return self._fail(meter.end(at_s=event.at_s).failed or stopped(), chunks=0, end=True)
+        if meter.lets_pass(at_s=event.at_s):
+            return TapStage.CLOSED, (*settled(record, meter), self._headers_go(), CloseStream())
         if self._keeps_headers:
             return TapStage.OPENING, (AwaitOpening(at_most=OPENING_S),)
         return TapStage.BODY, (self._headers_go(),)

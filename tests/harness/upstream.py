@@ -21,6 +21,9 @@ class Pod:
         self.bodies: list[bytes] = []
         self.statuses: list[int] = []
         self.events = 20
+        self.answer: dict[str, object] = {"object": "chat.completion", "choices": [], "usage": None}
+        self.pad_bytes = 0
+        """How much longer than that a JSON answer is."""
         self.hold: asyncio.Event | None = None
         """Streams stop after their first event until this is set."""
         self.left = asyncio.Event()
@@ -53,7 +56,7 @@ class Pod:
 
     def _answer(self, writer: asyncio.StreamWriter) -> None:
         status = self.statuses.pop(0) if self.statuses else 200
-        body = json.dumps({"object": "chat.completion", "choices": [], "usage": None}).encode()
+        body = json.dumps({**self.answer, "pad": "x" * self.pad_bytes}).encode()
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
 

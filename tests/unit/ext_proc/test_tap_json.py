@@ -50,6 +50,15 @@ def test_slow_json_lets_its_headers_go_and_answers_each_message_at_once() -> Non
     assert only(Settle, effects).used == 18
 
 
+def test_json_that_announces_more_than_is_read_goes_on_at_once_charged_in_full() -> None:
+    """Sent here it would fill Envoy's buffers, which crashes it (mesh/base/hardening.yaml)."""
+    machine, effects = tap_after(answer_headers(kind=JSON, content_length=str(RESPONSE_BYTES_MAX + 1)))
+    assert effects[-2:] == [HEADERS_GO, CloseStream()]
+    assert only(Settle, tuple(effects)).unknown
+    assert only(ObserveAnswer, tuple(effects)).unmended
+    assert machine.stage is TapStage.CLOSED
+
+
 def test_json_with_a_length_is_settled_with_its_last_byte() -> None:
     sent = completion()
     machine, _ = tap_after(answer_headers(kind=JSON, content_length=str(len(sent))))
