@@ -43,15 +43,13 @@ async def test_an_async_client_time_out(on_twin: Served, script: Twin, async_sdk
 
 def test_a_503_is_retried_by_the_client_and_answered(script: Twin, on_twin: Served) -> None:
     text = "unavailable at first"
-    tries_before_the_engine_is_left_out = 2
+    tries_of_one_request = 4  # Envoy's own: mesh/base/gateway.yaml, retries
     full = {"object": "error", "message": "The request queue is full.", "code": 503}
-    script.script(
-        {"contains": text, "status": 503, "body": full, "times": tries_before_the_engine_is_left_out}
-    )
+    script.script({"contains": text, "status": 503, "body": full, "times": tries_of_one_request})
     with on_twin.sdk(max_retries=5) as patient:
         raw = patient.chat.completions.with_raw_response.create(**ask(text))
-    assert raw.retries_taken >= 1
-    assert raw.http_request.headers["x-stainless-retry-count"] == str(raw.retries_taken)
+    assert raw.retries_taken == 1
+    assert raw.http_request.headers["x-stainless-retry-count"] == "1"
     assert raw.parse().choices[0].message.content
 
 
