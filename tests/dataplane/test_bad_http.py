@@ -28,7 +28,7 @@ from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, until
 
 CASES_MIN = 400
-CLIENTS = 12
+CLIENTS = 8
 CHAT = json.dumps(
     {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}, separators=(",", ":")
 )
@@ -194,9 +194,9 @@ def test_the_engine_sees_the_requests_that_were_answered_and_no_other(bench: Ben
     assert expected.total() == sum(case.engine for case in cases())
     assert Counter(request.request_id for request in seen) == expected
     for request in seen:
-        names = {name for name, _ in request.headers}
-        assert names <= ENGINE_MAY_SEE | GATEWAYS_OWN, request
-        assert len(names) == len(request.headers), request
+        names = Counter(name for name, _ in request.headers)
+        assert names.keys() <= ENGINE_MAY_SEE | GATEWAYS_OWN, request
+        assert {name for name, times in names.items() if times > 1} <= {"tracestate"}, request
         assert (request.method, request.target) in {
             ("POST", "/v1/chat/completions"),
             ("POST", "/v1/completions"),
