@@ -67,7 +67,7 @@ def prompt_tokens_least(request: WireRequest) -> Tokens:
 
 def completion_tokens_wanted(request: WireRequest, model: Model) -> Tokens:
     """max_tokens of each choice before the affordable clamp: the client's, else OpenAI's default for
-    completions, else what the context leaves.
+    completions, else the model's default as far as the context leaves room.
 
     The engine refuses a prompt that does not fit beside max_tokens, so without a client's limit the room
     is estimated (two ASCII bytes, or one other byte, a token; ids exactly); for text never under
@@ -75,7 +75,7 @@ def completion_tokens_wanted(request: WireRequest, model: Model) -> Tokens:
     """
     if request.max_tokens_asked is not None:
         return request.max_tokens_asked
-    most = model.max_completion_tokens
+    most = model.default_completion_tokens or model.max_completion_tokens
     if "messages" in request.fields:
         estimate = _overhead(request, model)
         estimate += sum(map(_printed_bytes, request.prompt_documents())) // 2

@@ -77,6 +77,8 @@ class Model:
     """Adapter loaded in the engine; it is asked for as ``served_name:lora``."""
     context_tokens: int
     max_completion_tokens: int
+    default_completion_tokens: int = 0
+    """Of a chat whose client named no limit; 0: as many as ``max_completion_tokens``."""
     vocabulary_size: int = 0
     """Token ids are below it; 0 where the catalogue does not say."""
     template_tokens_base: int
@@ -226,6 +228,14 @@ def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[P
                 document.problem(
                     ("models", index, "max_completion_tokens"),
                     f"{most} does not lie between 1 and context_tokens ({context})",
+                    "lower it",
+                )
+            )
+        if entry.get("default_completion_tokens", 0) > most:
+            problems.append(
+                document.problem(
+                    ("models", index, "default_completion_tokens"),
+                    f"{entry['default_completion_tokens']} is over max_completion_tokens ({most})",
                     "lower it",
                 )
             )

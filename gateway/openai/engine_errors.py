@@ -35,6 +35,8 @@ _ASKED: Final = re.compile(r"(?:input \((\d{1,9})|a total of (\d{1,9})) tokens",
 _OVERLOAD: Final = re.compile(
     r"queue is full|waiting timeout|higher priority|too many|overload", re.IGNORECASE
 )
+_REPEATED: Final = re.compile(r"Duplicate request ID detected")
+"""A try that came back to an engine that has not noticed yet that nobody waits for the one before."""
 _LOADING: Final = re.compile(r"loading|starting|not ready|warm", re.IGNORECASE)
 _CONTENT: Final = {
     Endpoint.CHAT.value: "messages",
@@ -128,7 +130,7 @@ def frame_error(
     message = frame.get("message")
     text = message if isinstance(message, str) else ""
     if status in (400, 422):
-        return _refusal(text, frame, endpoint)
+        return _overloaded() if _REPEATED.match(text) else _refusal(text, frame, endpoint)
     if status == 413:
         return ContentTooLarge("The request is too large for the model's engine.")
     if status in (408, 504):
@@ -183,13 +185,17 @@ def _invalid_field(text: str, place: str) -> InvalidRequest:
     return InvalidRequest(f"Invalid {param!r}: {said}.", param=param)
 
 
+def _overloaded() -> EngineUnavailable:
+    return EngineUnavailable(
+        "The model is overloaded; try again shortly.",
+        code="engine_overloaded",
+        retry_after_s=OVERLOADED_RETRY_S,
+    )
+
+
 def _unavailable(text: str) -> EngineUnavailable:
     if _OVERLOAD.search(text):
-        return EngineUnavailable(
-            "The model is overloaded; try again shortly.",
-            code="engine_overloaded",
-            retry_after_s=OVERLOADED_RETRY_S,
-        )
+        return _overloaded()
     if _LOADING.search(text):
         return EngineUnavailable(
             "The model is loading; try again shortly.",

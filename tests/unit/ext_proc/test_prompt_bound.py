@@ -100,6 +100,9 @@ def test_the_wanted_completion() -> None:
     assert COMPLETION_FLOOR < tight < 600
     assert completion_tokens_wanted(chat("x" * 5000), MODEL) == COMPLETION_FLOOR
     assert completion_tokens_wanted(chat("漢" * 200), MODEL) < 1000 - 600 + 10
+    usual = dataclasses.replace(MODEL, default_completion_tokens=30)
+    assert completion_tokens_wanted(chat("hi"), usual) == 30
+    assert completion_tokens_wanted(chat("hi", max_tokens=500), usual) == 500
     small = dataclasses.replace(MODEL, max_completion_tokens=20)
     assert completion_tokens_wanted(chat("x" * 5000), small) == 20
     assert completion_tokens_wanted(parse(Endpoint.COMPLETIONS, {"prompt": ["hi", "x" * 5000]}), MODEL) == 16

@@ -66,6 +66,10 @@ def test_names_and_aliases_are_one_name_space() -> None:
         ("models: []", "models"),
         ("models:" + entry("one", most=101), "models[0].max_completion_tokens"),
         ("models:" + entry("one", most=0), "models[0].max_completion_tokens"),
+        (
+            "models:" + entry("one", most=50) + "\n    default_completion_tokens: 51",
+            "models[0].default_completion_tokens",
+        ),
         ("models:" + entry("one", endpoints="embeddings, completions"), "models[0].endpoints"),
         ("models:" + entry("one", endpoints="images"), "models[0].endpoints[0]"),
         ("models:" + entry("one") + "    vendor_parameters: [lora_path]\n", "models[0].vendor_parameters[0]"),

@@ -133,6 +133,7 @@ def test_error_frames() -> None:
             "You requested a total of 100014 tokens: 14 and 100000.",
             (400, "context_length_exceeded"),
         ),
+        (400, "Duplicate request ID detected: 0b3c", (503, "engine_overloaded")),
         (422, "x", (400, "invalid_request")),
         (401, "Unauthorized", (502, "bad_gateway")),
         (404, "Not Found", (502, "bad_gateway")),
