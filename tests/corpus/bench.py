@@ -12,10 +12,10 @@ import psutil
 from tests.harness.gateway import Gateway
 
 PARTS = ("envoy", "ext-authz", "ext-proc", "bookkeeper", "api", "valkey")
-ENVOY_GROWTH_BYTES = 192 * 2**20
+ENVOY_GROWTH_BYTES = 128 * 2**20
 """Two bodies just over 16 MiB at once, held whole and copied to the filter; a process keeps freed pages."""
-FILTER_GROWTH_BYTES = 64 * 2**20
-"""A body of 16 MiB and what is made of it."""
+FILTER_GROWTH_BYTES = 32 * 2**20
+"""A body of a megabyte and what is made of it, in several requests at once."""
 
 
 @dataclass
