@@ -59,7 +59,7 @@ class AdmissionRecord:
     choices: int = 1
     """n x prompts: how often ``completion_max`` can be produced."""
     endpoint: str = ""
-    """``chat.completions``, ``completions`` or ``embeddings``."""
+    """``chat.completions``, ``completions``, ``embeddings`` or ``tokenize``."""
     model: str = ""
     """Catalogue name after alias resolution."""
     revision: str = ""

@@ -28,6 +28,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """RFC 9110 section 5.6.2; ``*`` is one."""
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+|null|\*")
 """RFC 6454 section 6.2: scheme, host and port, without a path; what a browser sends in Origin."""
+_PREFIX: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^/\s?#@]+:)?")
+"""A host with its colon, or a scheme alone."""
 _KINDS: Final = {"exact": "exact", "prefix": "prefix", "regex": "safe_regex"}
 _MATCHED_BY_NO_ORIGIN: Final = "*"
 """Envoy asks the matchers for this text: one that takes it takes every origin."""
@@ -72,6 +74,12 @@ def _origin(item: Fields) -> dict[str, Any]:
     item.done()
     if kind == "exact" and not _ORIGIN.fullmatch(text):
         item.refuse(kind, "is no origin", "scheme, host and port without a path: https://app.example:8443")
+    if kind == "prefix" and not _PREFIX.fullmatch(text):
+        item.refuse(
+            kind,
+            "takes foreign hosts too: https://app.example is how https://app.example.evil.test begins",
+            "end it in a colon, for any port of one host, or name the origins",
+        )
     if kind == "regex":
         try:
             re.compile(text)
@@ -84,7 +92,7 @@ def _origin(item: Fields) -> dict[str, Any]:
 def _takes_any(matcher: dict[str, Any]) -> bool:
     if "safe_regex" in matcher:
         return re.fullmatch(matcher["safe_regex"]["regex"], _MATCHED_BY_NO_ORIGIN) is not None
-    return _MATCHED_BY_NO_ORIGIN in matcher.values()
+    return _MATCHED_BY_NO_ORIGIN in matcher.values() or matcher.get("prefix", "").endswith("://")
 
 
 def _words(fields: Fields, name: str) -> list[str]:

@@ -69,6 +69,7 @@ def test_unmatched_preflights_go_on_unless_it_is_said(word: str | None) -> None:
         ("allowOrigins", [], "must be a list of mappings"),
         ("allowOrigins", ..., "allowOrigins is missing"),
         ("allowOrigins", ["https://app.example"], "must be a mapping"),
+        ("allowOrigins", [{"prefix": "https://app.example"}], "takes foreign hosts too"),
         ("allowOrigins", [{}], "needs exactly one of exact, prefix, regex"),
         ("allowOrigins", [{"exact": "https://a.example", "prefix": "h"}], "needs exactly one of"),
         ("allowOrigins", [{"exact": "app.example"}], "'app.example': is no origin"),
