@@ -32,8 +32,11 @@ def read_message(message: bytes, *, at_ms: UnixMillis, at_s: float) -> Event:
     request = wire.ProcessingRequest.FromString(message)
     match request.WhichOneof("request"):
         case "request_headers":
+            fields = request.request_headers.headers.headers
             return RequestHeadersArrived(
                 headers=_headers(request.request_headers.headers),
+                header_count=len(fields),
+                header_bytes=sum(len(field.key) + len(field.raw_value) for field in fields),
                 principal=_namespace(request, NS_PRINCIPAL),
                 end_of_stream=request.request_headers.end_of_stream,
                 at_ms=at_ms,

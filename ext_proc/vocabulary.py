@@ -40,9 +40,12 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeadersArrived:
-    """``principal`` is what ext_authz wrote; None when it wrote nothing."""
+    """``principal`` is what ext_authz wrote; None when it wrote nothing. ``header_count`` and
+    ``header_bytes`` count each field, also those of one name."""
 
     headers: Headers
+    header_count: int
+    header_bytes: int
     principal: Fields | None
     end_of_stream: bool
     at_ms: UnixMillis

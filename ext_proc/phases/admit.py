@@ -38,12 +38,13 @@ from ext_proc.vocabulary import (
 )
 from gateway.budget.ledger import Granted, Refused
 from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
-from gateway.contract.errors import GatewayError, Unavailable
+from gateway.contract.errors import ContentTooLarge, GatewayError, Unavailable
 from gateway.contract.ids import HoldId, RequestId
 from gateway.contract.principal import Principal
 from gateway.events.event import EventType
 from gateway.openai.replay import NotReplayable
 from gateway.openai.terms import Endpoint
+from gateway.path import BODY_BYTES_MAX
 
 ABANDONED: Final = "client_gone"
 """Reasons of a void."""
@@ -105,6 +106,7 @@ class Admit(Machine[AdmitStage]):
         self._began_s = event.at_s
         self._request_id = routing.request_id_of(event.headers)
         self._principal = routing.principal_from(event.principal)
+        routing.refuse_crowded(count=event.header_count, size_bytes=event.header_bytes)
         self._cache_control = event.headers.get("cache-control", "")
         self._hidden = routing.hidden_from_engines(event.headers)
         self._endpoint = routing.endpoint_asked(event.headers, end_of_stream=event.end_of_stream)
@@ -114,6 +116,8 @@ class Admit(Machine[AdmitStage]):
 
     def _body(self, event: RequestBodyArrived) -> tuple[AdmitStage, Effects]:
         self._began_s = event.at_s
+        if len(event.body) > BODY_BYTES_MAX:
+            raise ContentTooLarge(f"The request body is larger than {BODY_BYTES_MAX // 1024**2} MiB.")
         if self._endpoint is None:
             return self._unmetered(Phase.REQUEST_BODY)
         request_id, principal = self._caller()

@@ -11,6 +11,7 @@ from typing import Final
 from ext_proc.vocabulary import Continue, Fields, Headers
 from gateway.contract import headers as names
 from gateway.contract.errors import (
+    HeadersTooLarge,
     IdentityUnavailable,
     InvalidRequest,
     MethodNotAllowed,
@@ -24,6 +25,12 @@ from gateway.openai.terms import Endpoint, endpoint_of
 ALLOWED_METHOD: Final = "POST"
 DESCRIBING_METHOD: Final = "OPTIONS"
 """Answered by gateway/api for every URL (RFC 9110 section 9.3.7)."""
+HEADERS_MAX: Final = 56
+HEADERS_BYTES_MAX: Final = 14 * 1024
+"""Of a request as it comes here. Envoy allows 64 and 16 KiB (mesh/base/hardening.yaml) and fails what our own
+bring beyond that: they are at most 8, the principal's the longest."""
+_TOLD_MAX: Final = 48
+"""What clients are told: proxies and Envoy itself add theirs on the way here."""
 ENGINE_MAY_SEE: Final = frozenset(
     {
         *("host", "content-type", "content-length", "transfer-encoding"),
@@ -35,6 +42,15 @@ what their SDKs tell of themselves, is of no use there; an Origin would even be 
 _ENVOYS_OWN: Final = "x-envoy-"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,159}\Z")
 """What may stand as a hold's id in the ledger."""
+
+
+def refuse_crowded(*, count: int, size_bytes: int) -> None:
+    """Raises HeadersTooLarge where ours would not fit beside the client's."""
+    if count > HEADERS_MAX or size_bytes > HEADERS_BYTES_MAX:
+        raise HeadersTooLarge(
+            f"The request has too many or too large headers; send at most {_TOLD_MAX} of "
+            f"{HEADERS_BYTES_MAX // 1024} KiB in all."
+        )
 
 
 def request_id_of(headers: Headers) -> RequestId:

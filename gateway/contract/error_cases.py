@@ -129,6 +129,8 @@ _SHAPE: Final = (
     _envoy("admit does not answer, or a gate finds no decision", 503, "admission_unavailable", "1"),
     _leaf("a request without a name", Origin.ADMIT, errors.Unavailable, "admission_unavailable"),
     _leaf("a principal that cannot be read", Origin.ADMIT, errors.IdentityUnavailable, retry_after="1"),
+    _leaf("a body over 16 MiB that came at once", Origin.ADMIT, errors.ContentTooLarge),
+    _leaf("headers that leave no room for ours", Origin.ADMIT, errors.HeadersTooLarge),
     _leaf("another method than POST", Origin.ADMIT, errors.MethodNotAllowed),
     _leaf("not JSON by its headers, or coded", Origin.ADMIT, errors.UnsupportedMediaType),
     _leaf("not a JSON object in UTF-8", Origin.ADMIT, errors.InvalidRequest, "invalid_json"),

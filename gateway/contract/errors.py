@@ -10,6 +10,7 @@
     │   ├── NotFound                 404 model_not_found, unknown_url
     │   ├── MethodNotAllowed         405
     │   ├── ContentTooLarge          413
+    │   ├── HeadersTooLarge          431 request_headers_too_large
     │   ├── UnsupportedMediaType     415
     │   ├── RateLimited              429 rate_limit_exceeded   (a window that ends soon)
     │   └── QuotaExceeded            429 insufficient_quota    (a window that does not)
@@ -123,6 +124,14 @@ class ContentTooLarge(Refused):
 
     http_status = 413
     code = "content_too_large"
+    type = INVALID_REQUEST
+
+
+class HeadersTooLarge(Refused):
+    """The request's headers are too many or too large (RFC 6585 section 5)."""
+
+    http_status = 431
+    code = "request_headers_too_large"
     type = INVALID_REQUEST
 
 

@@ -33,8 +33,9 @@ UnaryHandler = Callable[[Mapping[str, str], bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Mapping[str, str], AsyncIterator[bytes]], AsyncIterator[bytes]]
 """(metadata, requests) to responses. The requests end early, without error, when the peer has gone."""
 
-MESSAGE_BYTES_MAX: Final = BODY_BYTES_MAX + 1024 * 1024
-"""A buffered body, and a mebibyte for headers, attributes and metadata around it."""
+MESSAGE_BYTES_MAX: Final = 2 * BODY_BYTES_MAX + 1024 * 1024
+"""A buffered body, and a mebibyte for headers, attributes and metadata around it. Twice a body: what has
+arrived while ext_authz was asked comes whole, up to the connection's buffer (mesh/base/hardening.yaml)."""
 STREAMS_MAX: Final = 4096
 """Streams of one connection; Envoy opens another connection beyond it."""
 RPCS_MAX: Final = 16384

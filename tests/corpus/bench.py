@@ -14,8 +14,8 @@ from tests.harness.gateway import Gateway
 PARTS = ("envoy", "ext-authz", "ext-proc", "bookkeeper", "api", "valkey")
 ENVOY_GROWTH_BYTES = 128 * 2**20
 """Two bodies just over 16 MiB at once, held whole and copied to the filter; a process keeps freed pages."""
-FILTER_GROWTH_BYTES = 32 * 2**20
-"""A body of a megabyte and what is made of it, in several requests at once."""
+FILTER_GROWTH_BYTES = 96 * 2**20
+"""Two bodies of up to 32 MiB at once: what came while ext_authz was asked comes whole, to be refused."""
 
 
 @dataclass

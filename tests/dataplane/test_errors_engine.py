@@ -71,8 +71,7 @@ FAULTS = (
     Fault({"status": 404, "body": {"detail": "Not Found"}}, "bad_gateway", 502),
     Fault({"status": 500, "body": "Traceback (most recent call last)"}, "bad_gateway", 502),
     Fault(said("timed out", 504), "timeout", 504),
-    # One engine: the retries of a 503 find it ejected.
-    Fault(said("The request queue is full.", 503), "engine_unavailable", 503, Origin.ENVOY),
+    Fault(said("The request queue is full.", 503), "engine_overloaded", 503),
     Fault({"cut_after_chunks": 0}, "engine_unavailable", 503, Origin.ENVOY),
 )
 

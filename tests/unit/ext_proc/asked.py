@@ -95,8 +95,11 @@ def headers(*, end: bool = False, principal: dict[str, object] | None = PRINCIPA
     found = dict(HEADERS)
     for name, value in changed.items():
         found[f":{name}" if name in ("path", "method") else name.replace("_", "-")] = value
+    sent = {name: value for name, value in found.items() if value}
     return RequestHeadersArrived(
-        headers={name: value for name, value in found.items() if value},
+        headers=sent,
+        header_count=len(sent),
+        header_bytes=sum(len(name) + len(value) for name, value in sent.items()),
         principal=None if principal is None else {"principal": principal},
         end_of_stream=end,
         at_ms=NOW,

@@ -27,6 +27,7 @@ from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import AccountId
 from gateway.contract.units import Millis, Tokens, UnixMillis
+from gateway.path import BODY_BYTES_MAX
 from tests.unit.ext_proc.asked import (
     GONE,
     NOW,
@@ -101,6 +102,13 @@ def test_nobody_is_never_allowed() -> None:
         reply = refusal(headers(principal=principal, path="/v1/models", method="GET", end=True))
         assert (reply.status, shown_error(reply)["code"]) == (503, "identity_unavailable")
         assert reply.metadata == {}
+
+
+def test_a_body_over_the_bound_is_refused_though_envoy_let_it_pass() -> None:
+    machine = Admit(RULES)
+    machine.receive(headers())
+    reply = only(ReplyNow, machine.receive(body(b" " * (BODY_BYTES_MAX + 1))))
+    assert reply.status == 413
 
 
 def test_an_empty_body_is_refused_at_once() -> None:

@@ -52,6 +52,7 @@ def test_request_headers() -> None:
         ),
     )
     assert isinstance(event, RequestHeadersArrived)
+    assert (event.header_count, event.header_bytes) == (4, len(":path/v1a1a2bx"))
     assert event.headers == {":path": "/v1", "a": "1,2", "b": "\xff"}
     assert event.principal == {"principal": PRINCIPAL, "n": 1.0, "x": None}
     assert event.end_of_stream

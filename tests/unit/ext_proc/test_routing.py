@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ext_proc.phases.routing import endpoint_asked, hidden_from_engines, toward_engine
+from ext_proc.phases.routing import (
+    HEADERS_BYTES_MAX,
+    HEADERS_MAX,
+    endpoint_asked,
+    hidden_from_engines,
+    refuse_crowded,
+    toward_engine,
+)
 from ext_proc.vocabulary import Continue, Phase
-from gateway.contract.errors import MethodNotAllowed
+from gateway.contract.errors import HeadersTooLarge, MethodNotAllowed
 from gateway.openai.terms import Endpoint
 
 JSON = {"content-type": "application/json"}
@@ -43,6 +50,13 @@ def test_options_is_described_by_the_api_and_other_methods_are_refused() -> None
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "post"):
         with pytest.raises(MethodNotAllowed, match="POST"):
             asked(method, "/v1/chat/completions")
+
+
+def test_headers_that_leave_no_room_for_ours_are_refused() -> None:
+    refuse_crowded(count=HEADERS_MAX, size_bytes=HEADERS_BYTES_MAX)
+    for count, size_bytes in ((HEADERS_MAX + 1, 100), (3, HEADERS_BYTES_MAX + 1)):
+        with pytest.raises(HeadersTooLarge, match="48 of 14 KiB"):
+            refuse_crowded(count=count, size_bytes=size_bytes)
 
 
 CLIENTS_OWN = {
