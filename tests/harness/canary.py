@@ -157,6 +157,11 @@ def _admin(gateway: Gateway) -> httpx.Client:
     return httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url="http://admin", timeout=5)
 
 
+def found_in(text: bytes) -> list[str]:
+    """The words of requests that stand in ``text``."""
+    return [word for word in WORDS if word.encode() in text]
+
+
 def leaks(gateway: Gateway) -> list[str]:
     """``<what> in <where>`` for each secret that was found."""
     wanted = {name: text.encode() for name, text in needles(gateway.state).items()}

@@ -29,6 +29,7 @@ from gateway.contract.ids import AccountId, HoldId, KeyId, ModelName, OrgId, Req
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of
 from gateway.openai.terms import Capabilities, Endpoint
+from tests.harness import canary
 
 E = TypeVar("E")
 NOW = UnixMillis(1_800_000_000_000)
@@ -48,7 +49,7 @@ HEADERS = {
     "authorization": "Bearer tg-secret",
     "x-request-id": "r-1",
 }
-SAY = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+SAY = {"model": "chat", "messages": [{"role": "user", "content": canary.PROMPT}], "temperature": 0}
 
 
 def model(name: str, *endpoints: Endpoint, **changed: Any) -> Model:
