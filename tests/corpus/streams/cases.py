@@ -26,7 +26,7 @@ from tests.corpus.streams.pieces import filled, with_chunk
 DIRECTORY: Final = Path(__file__).parent
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 _MEMBERS: Final = frozenset(
-    {"about", "body", "status", "headers", "framing", "before", "end", "wire", "expect"}
+    {"about", "body", "status", "headers", "framing", "before", "end", "after", "wire", "expect"}
 )
 _CLIENTS: Final = frozenset({"whole", "error", "refused", "broken"})
 _CHARGES: Final = frozenset({"exact", "estimated", "unknown", "zero"})
@@ -65,6 +65,11 @@ class StreamCase:
     def end(self) -> str:
         """How the answer ends."""
         return str(self.spec.get("end", "end"))
+
+    @property
+    def after(self) -> bytes:
+        """What the client must have before the end comes; empty: nothing."""
+        return str(self.spec.get("after", "")).encode()
 
     @property
     def on_the_wire_only(self) -> bool:

@@ -16,6 +16,7 @@ from tests.corpus.streams.cases import StreamCase, stream_cases
 
 PLAIN: Final = "plain"
 """What is answered to a text that is no case."""
+ARRIVE_S: Final = 20.0
 _BODY_MAX: Final = 1024 * 1024
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing sends RST."""
@@ -27,6 +28,8 @@ class CorpusEngine:
     def __init__(self) -> None:
         """Not listening yet."""
         self.port = 0
+        self.arrived = threading.Event()
+        """Set by a client that has what a case's end waits for."""
         self.asked: dict[str, int] = {}
         self._cases = {case.name: case for case in stream_cases()}
 
@@ -64,6 +67,9 @@ class CorpusEngine:
         for data in writes:
             writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
             await writer.drain()
+        if case.after:
+            assert await asyncio.to_thread(self.arrived.wait, ARRIVE_S), "nothing reached the client"
+            self.arrived.clear()
         match case.end, framing:
             case "end", "odd-size":
                 writer.write(b"zz\r\n")
