@@ -8,18 +8,18 @@ nothing costs the whole hold and is flagged. A meter never raises on an engine's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from ext_proc.charge import NOTHING, Charge
 from ext_proc.reading import Reading
 from ext_proc.usage import UsageSeen
 from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answer_parts import Aborted, NotAnAnswer, mend_usage
-from gateway.openai.answers import Usage, error_frame, read_json, show_usage, write_json
+from gateway.openai.answers import error_frame, read_json, show_usage, write_json
 from gateway.openai.assembly import Assembler
 from gateway.openai.engine_errors import frame_error, not_an_answer, stopped
 from gateway.openai.error_body import error_body
@@ -29,7 +29,6 @@ from gateway.openai.terms import Endpoint
 from gateway.path import RESPONSE_BYTES_MAX
 
 _STORABLE: Final = frozenset({"stop", "tool_calls", "function_call"})
-_NOTHING: Final = Usage(prompt=Tokens(0), completion=Tokens(0))
 
 
 class Ended(StrEnum):
@@ -59,21 +58,6 @@ class Step:
     failed: GatewayError | None = None
     """There is no answer, and nothing of one has been forwarded: while the headers are still here, the whole
     attempt may become this error. If they have gone: a stream's ``forward`` shows it, JSON cannot."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """What to settle. With ``unknown`` the whole hold is posted and ``used`` is 0."""
-
-    used: Tokens
-    unknown: bool
-    estimated: bool
-    """The amount is the last report, not the final one, or reports contradicted each other."""
-    prompt: Tokens
-    completion: Tokens
-    cached: Tokens
-    detail: Mapping[str, str]
-    """For the event: prompt, completion, cached, finish_reason, ended, flags (comma separated)."""
 
 
 class Meter:
@@ -333,7 +317,7 @@ class Meter:
     def charge(self) -> Charge:
         """What this attempt is to be charged, as far as is known now."""
         seen = self.reading.seen
-        usage = _NOTHING if self._free else seen.usage
+        usage = NOTHING if self._free else seen.usage
         aborted = self.reading.finish_reason == "abort"
         if (
             usage is not None
@@ -356,22 +340,13 @@ class Meter:
             flags.add("estimated")
         if self.error is not None:
             flags.add(f"error:{self.error.code}")
-        counted = usage or _NOTHING
-        return Charge(
-            used=Tokens(0) if unknown else counted.total,
+        return Charge.of(
+            usage or NOTHING,
             unknown=unknown,
             estimated=estimated,
-            prompt=counted.prompt,
-            completion=counted.completion,
-            cached=counted.cached,
-            detail={
-                "prompt": str(counted.prompt),
-                "completion": str(counted.completion),
-                "cached": str(counted.cached),
-                "finish_reason": self.reading.finish_reason,
-                "ended": self.ended.value,
-                "flags": ",".join(sorted(flags)),
-            },
+            finish_reason=self.reading.finish_reason,
+            ended=self.ended.value,
+            flags=flags,
         )
 
     def answer(self) -> bytes | None:

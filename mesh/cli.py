@@ -23,7 +23,7 @@ from mesh.local.layout import BASE, CHECKOUT, DEFAULT_STATE, Layout, layout_of
 from mesh.local.refusal import Refusal, refusal_from
 
 DEFAULT_PORT: Final = 8080
-TIERS: Final = ("unit", "contract", "golden", "integration", "dataplane", "clients", "drills", "tidy")
+TIERS: Final = ("unit", "fuzz", "contract", "golden", "integration", "dataplane", "clients", "drills", "tidy")
 """What ``tidegate test`` runs without arguments; ``nightly`` and ``bench`` only when named."""
 EXTRA_TIERS: Final = ("nightly",)
 BENCHES: Final = ("path", "sdk")

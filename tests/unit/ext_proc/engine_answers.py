@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from ext_proc.metering import Charge, Meter
+from ext_proc.charge import Charge
+from ext_proc.metering import Meter
 from gateway.openai.mending import Mender
 from gateway.openai.sse import SseParser
 

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.twin import words
+from inference.twin.errors import EngineError, parsed
 from inference.twin.http import BadHttp, dechunked, parsed_head
 from inference.twin.prefixes import PrefixCache
-from inference.twin.request import LOWEST_PRIORITY, EngineError, job, parsed
+from inference.twin.prompt import Prompt, chat_prompt, keyed
+from inference.twin.request import LOWEST_PRIORITY, job
 from inference.twin.script import NO_FAULT, BadScript, Script, rules
 
 CHAT = "/v1/chat/completions"
@@ -39,31 +41,49 @@ def test_a_plan_is_repeatable_bounded_and_shows_its_tokens(
 
 
 def test_counts_follow_the_stated_rule() -> None:
-    assert words.text_tokens(b"") == 0
-    assert words.text_tokens(b"abcde") == 2
-    assert words.chat_tokens([b"abcd", b"abcde"]) == 4 + 1 + 4 + 2 + 3
-    assert len(words.token_ids(b"abcde")) == 2
+    assert Prompt(keyed(b"")).tokens == 0
+    assert Prompt(keyed(b"abcde")).tokens == len(Prompt(keyed(b"abcde")).ids()) == 2
+    messages = [{"role": "system", "content": "abcd"}, {"role": "user", "content": "abcde"}]
+    assert chat_prompt(messages, ()).tokens == 4 + 1 + 4 + 2 + 3
+    assert chat_prompt(messages, ["1234567"]).tokens == 4 + 1 + 4 + 2 + 3 + 4 + 3
 
 
-@given(prompt=st.binary(min_size=1, max_size=400), more=st.binary(max_size=200))
-def test_prefixes_are_remembered_up_to_the_last_token(prompt: bytes, more: bytes) -> None:
+def test_the_next_turn_begins_with_the_last_ones_answer() -> None:
+    turn = [{"role": "user", "content": "hi"}]
+    answered = chat_prompt(turn, ()).continued("hello there")
+    longer = chat_prompt(
+        [*turn, {"role": "assistant", "content": "hello there"}, {"role": "user", "content": "more"}], ()
+    )
+    assert longer.key.startswith(answered)
+    assert Prompt(keyed(b"Once"), "Once").continued(" upon") == keyed(b"Once upon")
+
+
+KEYS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc"]), min_size=1, max_size=40).map(b"".join)
+
+
+@given(st.lists(st.tuples(KEYS, st.sampled_from(["", "salt"])), max_size=8))
+def test_as_many_tokens_are_cached_as_a_known_prompt_begins_with(asked: list[tuple[bytes, str]]) -> None:
     cache = PrefixCache()
-    tokens, longer = words.text_tokens(prompt), prompt + more
-    assert cache.admit(prompt, "salt", tokens) == 0
-    assert cache.admit(prompt, "salt", tokens) == tokens - 1
-    assert cache.admit(prompt, "pepper", tokens) == 0
-    cached = cache.admit(longer, "salt", words.text_tokens(longer))
-    assert cached <= words.text_tokens(longer) - 1
-    assert cached >= min(tokens - 1, len(prompt) // 32 * 8 - 1)
+    for place, (key, salt) in enumerate(asked):
+        known = [one for one, other in asked[:place] if other == salt]
+        longest = max((_shared_tokens(key, one) for one in known), default=0)
+        assert cache.admit(key, salt) == min(longest, len(key) // 4 - 1)
+
+
+def _shared_tokens(one: bytes, other: bytes) -> int:
+    count = 0
+    while len(one) > 4 * count < len(other) and one[: 4 * count + 4] == other[: 4 * count + 4]:
+        count += 1
+    return count
 
 
 def test_prefixes_forget_the_oldest() -> None:
     cache = PrefixCache(blocks_max=4)
-    cache.admit(b"a" * 32, "", 8)
+    cache.admit(b"a" * 32, "")
     for number in range(4):
-        cache.admit(bytes([number]) * 32, "", 8)
+        cache.admit(bytes([number]) * 32, "")
     assert len(cache) == 4
-    assert cache.admit(b"a" * 32, "", 8) == 0
+    assert cache.admit(b"a" * 32, "") == 0
 
 
 def chat(**fields: Any) -> dict[str, Any]:
