@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,20 +11,23 @@ import orjson
 from gateway.contract.clock import Clock
 from inference.twin import shapes
 from inference.twin.counters import Counters, Key
+from inference.twin.errors import EngineError
 from inference.twin.http import JSON, SSE, Reply
-from inference.twin.request import EngineError, Job
+from inference.twin.request import Job
 from inference.twin.scheduler import Run, Scheduler
 from inference.twin.script import MISSING, Rule
 from inference.twin.shapes import Json
 from inference.twin.truth import Attempt
 from inference.twin.words import Plan
+from inference.twin.writers import Writer, writer
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Exchange:
     """The scheduler's listener for one request: turns tokens into SGLang's bytes on ``reply``.
 
-    ``over`` is called once, when nothing more will happen.
+    ``over`` is called once, when nothing more will happen; ``remember`` before that, when
+    it was answered to the end. ``notice_s`` is how long a client that left unanswered goes unnoticed.
     """
 
     job: Job
@@ -35,13 +38,14 @@ class Exchange:
     counters: Counters
     clock: Clock
     over: Callable[[Exchange], None]
+    remember: Callable[[Exchange], None]
+    notice_s: float
     attempt: Attempt
     plans: tuple[Plan, ...]
     token_s: float
     first_s: float
     run: Run = field(init=False)
-    identities: tuple[str, ...] = ()
-    created: int = 0
+    writer: Writer = field(init=False)
     received_s: float = 0.0
     started: bool = False
     done: bool = False
@@ -58,21 +62,24 @@ class Exchange:
             token_s=self.token_s,
             first_s=self.first_s,
             whole=not self.job.stream and stepwise == (None, None, None),
+            rids=self._rids(),
         )
+
+    def _rids(self) -> tuple[str, ...]:
+        """What ``/abort_request`` finds it by: SGLang numbers several prompts, and gives several choices of
+        one prompt ids that nobody knows."""
+        rid, prompts = self.job.rid, len(self.job.prompts)
+        if rid is None or self.job.n > 1:
+            return ()
+        return (rid,) if prompts == 1 else tuple(f"{rid}_{place}" for place in range(prompts))
 
     def begin(self) -> None:
         """Takes over the reply and submits the run, unless the script says otherwise."""
-        self.created = self.clock.unix_ms() // 1000
+        self.writer = writer(self.job, self.clock.unix_ms() // 1000)
         self.received_s = self.clock.monotonic_s()
-        choices = len(self.run.plans)
-        # Like SGLang, which keeps the caller's id for a single choice only.
-        alone = self.job.rid if choices == 1 else None
-        self.identities = tuple(alone or uuid.uuid4().hex for _ in range(choices))
         self.reply.split_at = self.rule.split_at
         self.reply.gone = self._gone
-        self.counters.requests[self.key] += 1
-        self.counters.prompt_tokens[self.key] += sum(self.job.prompt_tokens)
-        self.counters.cached_tokens[self.key] += sum(self.cached)
+        self.counters.begun(self.key, sum(self.job.prompt_tokens), sum(self.cached))
         if self.rule.cut_after_chunks == 0:
             self._cut()
         elif self.rule.stall_after_chunks != 0:
@@ -85,10 +92,10 @@ class Exchange:
 
     def tokens(self, run: Run, first: int, end: int) -> None:
         """The scheduler's: new tokens."""
+        now_s = self.clock.monotonic_s()
         if not self.started:
             self.started = True
-            self.counters.first_token_s[0] += self.clock.monotonic_s() - self.received_s
-            self.counters.first_token_s[1] += 1
+            self.counters.first_token_s[self.key].add(now_s - self.received_s)
             if self.job.stream:
                 self.reply.start(200, SSE)
         self.counters.generated_tokens[self.key] += sum(
@@ -101,24 +108,14 @@ class Exchange:
         self._faults(run)
 
     def _send(self, index: int, plan: Plan, first: int, end: int) -> None:
-        identity, text = self.identities[index], "".join(plan.pieces[first:end])
         counted = None
         if self.job.continuous_usage:
-            prompt = index // self.job.n
+            place = index // self.job.n
             # SGLang reports cached tokens in chat chunks and leaves them out of completion chunks.
-            cached = self.cached[prompt] if self.job.kind == "chat" else None
-            counted = self._counted(self.job.prompt_tokens[prompt], end, cached)
-        if self.job.kind == "text":
-            over = end == len(plan.tokens)
-            finish, matched = (plan.finish, plan.matched) if over else (None, None)
-            frames = shapes.TextFrames(self.job.model, self.created)
-            self.reply.chunk(frames.content(identity, index, text, finish, matched, counted))
-            return
-        chat = shapes.ChatFrames(self.job.model, self.created)
-        if first == 0:
-            self.reply.chunk(chat.role(identity, index))
-        if text:
-            self.reply.chunk(chat.content(identity, index, text, counted))
+            cached = self.cached[place] if self.job.kind == "chat" else None
+            counted = self._counted(self.job.prompts[place].tokens, end, cached)
+        for event in self.writer.new(index, plan, first, end, counted):
+            self.reply.chunk(event)
 
     def _faults(self, run: Run) -> None:
         rule = self.rule
@@ -140,53 +137,45 @@ class Exchange:
     def ended(self, run: Run, reason: str) -> None:
         """The scheduler's: all produced, or aborted by ``/abort_request``."""
         if reason:
-            self.counters.aborted[self.key] += 1
+            self.counters.aborted += 1
+        else:
+            self.remember(self)
+        self._observe()
         if not self.job.stream:
-            self._answer(reason)
+            counted = self._counted(sum(self.job.prompt_tokens), self._produced(), sum(self.cached))
+            document = self.writer.whole(run.plans, run.position, reason, counted)
+            self.reply.whole(200, JSON, orjson.dumps(document))
+            self._finished("scripted")
             return
         if not self.started:
             self.tokens(run, 0, 0)
-        if self.job.kind == "chat":
-            frames = shapes.ChatFrames(self.job.model, self.created)
-            for index, plan in enumerate(run.plans):
-                finish, matched = (reason, None) if reason else (plan.finish, plan.matched)
-                self.reply.chunk(frames.finish(self.identities[-1], index, finish, matched))
-        elif reason:
-            text = shapes.TextFrames(self.job.model, self.created)
-            self.reply.chunk(text.content(self.identities[0], 0, "", reason, None, None))
+        for index, plan in enumerate(run.plans):
+            for event in self.writer.ended(index, plan, reason):
+                self.reply.chunk(event)
         self._close_stream(sum(self.job.prompt_tokens))
+
+    def shortened(self, run: Run, index: int) -> None:
+        """The scheduler's: one of several prompts was aborted by ``/abort_request``."""
+        self.counters.aborted += 1
+        if self.job.stream and self.started:
+            for event in self.writer.ended(index, run.plans[index], "abort"):
+                self.reply.chunk(event)
 
     def _close_stream(self, prompt_tokens: int) -> None:
         cached = sum(self.cached) if prompt_tokens else 0
         counted = self._counted(prompt_tokens, self._produced(), cached)
         if self.job.include_usage and counted is not None:
-            chat = shapes.ChatFrames(self.job.model, self.created)
-            text = shapes.TextFrames(self.job.model, self.created)
-            frames = chat if self.job.kind == "chat" else text
-            self.reply.chunk(frames.usage(self.identities[-1], counted))
+            self.reply.chunk(self.writer.usage(counted))
         self.reply.chunk(shapes.DONE)
         self.reply.finish()
         self._finished("scripted")
 
-    def _answer(self, reason: str) -> None:
-        choices: list[Json] = []
-        shape = shapes.chat_choice if self.job.kind == "chat" else shapes.text_choice
-        for index, plan in enumerate(self.run.plans):
-            text = "".join(plan.pieces[: self.run.position])
-            finish, matched = (reason, None) if reason else (plan.finish, plan.matched)
-            choices.append(shape(index, text, finish, matched))
-        counted = self._counted(sum(self.job.prompt_tokens), self._produced(), sum(self.cached))
-        first = min(self.run.position, len(self.run.plans[0].tokens))
-        job = self.job
-        document = shapes.answer(
-            job.kind, self.identities[0], self.created, job.model, choices, counted, first
-        )
-        self.reply.whole(200, JSON, orjson.dumps(document))
-        self._finished("scripted")
+    def _observe(self) -> None:
+        took_s = self.clock.monotonic_s() - self.received_s
+        self.counters.answered(self.key, took_s, sum(self.job.prompt_tokens), self._produced())
 
     def put_out(self, run: Run, error: EngineError) -> None:
         """The scheduler's: the queue is full, or a higher priority came."""
-        self.counters.aborted[self.key] += 1
         if not self.job.stream:
             flat = EngineError(error.message, type_=str(error.status), status=error.status)
             self.reply.whole(error.status, JSON, orjson.dumps(shapes.flat_error(flat)))
@@ -208,8 +197,16 @@ class Exchange:
         return {**counted, **self.rule.usage} if isinstance(self.rule.usage, dict) else counted
 
     def _gone(self) -> None:
+        if self.notice_s and not self.job.stream and not self.done:
+            asyncio.get_running_loop().call_later(self.notice_s, self._left)
+        else:
+            self._left()
+
+    def _left(self) -> None:
+        if self.done:
+            return
         self.scheduler.cancel(self.run, "client_gone")
-        self.counters.aborted[self.key] += 1
+        self.counters.aborted += 1
         self._finished("client_gone")
 
     def _finished(self, outcome: str) -> None:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Final, Literal
 
 import orjson
 
 from gateway.contract.clock import Clock
-from inference.twin import shapes, words
+from inference.twin import calls, embedding, shapes, words
 from inference.twin.counters import Counters
+from inference.twin.errors import EngineError
 from inference.twin.exchange import Exchange
 from inference.twin.http import JSON, SSE, Reply
+from inference.twin.instances import instance
 from inference.twin.prefixes import PrefixCache
-from inference.twin.request import EngineError, Job, job
+from inference.twin.prompt import Prompt
+from inference.twin.request import Job, job
 from inference.twin.scheduler import Scheduler
 from inference.twin.script import Rule, Script
 from inference.twin.truth import Attempt, Truth
+
+MODELS_FOLDER: Final = "/srv/models"
+"""Where the model is said to stand: SGLang tells its path in answers to embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the command line chooses. ``tokens_per_s`` 0 is as fast as it goes; ``natural`` bounds the
-    length of answers in tokens; ``health_ms`` is what SGLang's one-token health check takes."""
+    length of answers in tokens; ``health_ms`` is what SGLang's one-token health check takes, ``notice_ms``
+    how long it goes on for a client that left an answer that is not streamed (SGLang: up to
+    ``SGLANG_REQUEST_STATE_WAIT_TIMEOUT``). A real one serves either generation or embeddings."""
 
     models: tuple[str, ...] = ("twin",)
     seed: int = 0
@@ -35,6 +46,8 @@ class Settings:
     context: int = 8192
     natural: tuple[int, int] = (8, 64)
     health_ms: float = 1000.0
+    notice_ms: float = 0.0
+    serves: Literal["both", "generation", "embeddings"] = "both"
     capacity_tokens: int = 1 << 20
 
 
@@ -87,22 +100,25 @@ class Intake:
 
     def embed(self, path: str, body: dict[str, Any], reply: Reply) -> int:
         """Answers an embedding request, like ``generate``."""
-        given = body.get("input")
-        items = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
-        texts = [item if isinstance(item, str) else orjson.dumps(item).decode() for item in items]
-        if given in (None, "", []):
-            raise EngineError("Input cannot be empty")
+        serves = self.settings.serves
+        if serves == "generation":
+            raise EngineError(
+                "This model does not appear to be an embedding model by default. Please add `--is-embedding` "
+                "when launching the server or try another model."
+            )
+        asked = embedding.embedding(path, body, context=self.settings.context, dimensions=serves == "both")
         model = str(body.get("model") or "default")
-        rule = self.script.choose(path=path, model=model, stream=False, text=texts[0])
+        rule = self.script.choose(path=path, model=model, stream=False, text=asked.texts[0])
         attempt = self._begin(path, body.get("rid"), model, False, 0)
         scripted, outcome = scripted_answer(rule, False), "scripted"
         if scripted is None:
             outcome = "stop"
-            tokens = sum(max(1, words.text_tokens(text.encode())) for text in texts)
-            attempt.prompt_tokens = tokens
+            attempt.prompt_tokens = asked.tokens
             self.truth.planned(attempt)
-            vectors = [words.embedded(text, body.get("dimensions") or 384) for text in texts]
-            document = shapes.embeddings(model, vectors, str(body.get("encoding_format")), tokens)
+            size = body.get("dimensions") or embedding.DIMENSIONS
+            vectors = [embedding.vector(text, size) for text in asked.texts]
+            where = f"{MODELS_FOLDER}/{self.settings.models[0]}"
+            document = shapes.embeddings(where, vectors, asked.encoding, asked.tokens)
             scripted = 200, JSON, orjson.dumps(document)
         self._answer_by_script(scripted, rule, attempt, reply, outcome)
         return scripted[0]
@@ -122,10 +138,10 @@ class Intake:
         return self.truth.begin(rid=shown, path=path, model=model, stream=stream, priority=priority)
 
     def _exchange(self, asked: Job, rule: Rule, attempt: Attempt, reply: Reply) -> Exchange:
-        cached = tuple(
-            self._prefixes.admit(prompt, asked.salt, tokens)
-            for prompt, tokens in zip(asked.prompts, asked.prompt_tokens, strict=True)
-        )
+        cached = tuple(self._prefixes.admit(prompt.key, asked.salt) for prompt in asked.prompts)
+        if asked.n > 1:
+            # SGLang runs the prompt of several choices once before, for their common prefix.
+            cached = tuple(prompt.tokens - 1 for prompt in asked.prompts)
         plans = tuple(
             self._plan(asked, rule, prompt, choice) for prompt in asked.prompts for choice in range(asked.n)
         )
@@ -143,23 +159,41 @@ class Intake:
             counters=self.counters,
             clock=self.clock,
             over=self._over,
+            remember=self._remember,
+            notice_s=self.settings.notice_ms / 1000,
             attempt=attempt,
             plans=plans,
             token_s=1 / speed if speed else 0.0,
             first_s=ttft_ms / 1000,
         )
 
-    def _plan(self, asked: Job, rule: Rule, prompt: bytes, choice: int) -> words.Plan:
-        identity = f"{asked.model}\0{self.settings.seed}\0{asked.seed}\0{choice}\0".encode() + prompt
+    def _plan(self, asked: Job, rule: Rule, prompt: Prompt, choice: int) -> words.Plan:
+        identity = f"{asked.model}\0{self.settings.seed}\0{asked.seed}\0{choice}\0".encode() + prompt.key
+        limit, literal, endless = asked.max_tokens + rule.extra_tokens, rule.text, asked.endless
+        if literal is None and (asked.tools or asked.schema is not None):
+            seed = int.from_bytes(blake2b(identity, digest_size=8).digest())
+            functions = calls.called(asked.tools, asked.last_user, required=asked.must_call, seed=seed)
+            if functions:
+                return calls.calls_plan(functions, max_tokens=limit, seed=seed)
+            if asked.schema is not None:
+                # A grammar that has come to its end ends the answer, whatever ignore_eos says.
+                value, endless = instance(asked.schema, random.Random(seed)), False
+                literal = json.dumps(value, ensure_ascii=False)
         return words.plan(
             identity,
             natural=self.settings.natural if rule.length is None else (rule.length, rule.length),
-            max_tokens=asked.max_tokens + rule.extra_tokens,
+            max_tokens=limit,
             stop=asked.stop,
             # An engine that ignores the limit also goes on until it has broken it.
-            endless=asked.endless or rule.extra_tokens > 0,
-            literal=rule.text,
+            endless=endless or rule.extra_tokens > 0,
+            literal=literal,
         )
+
+    def _remember(self, done: Exchange) -> None:
+        """The cache has answers too: the next turn of a chat begins with them."""
+        for index, plan in enumerate(done.run.plans):
+            prompt = done.job.prompts[index // done.job.n]
+            self._prefixes.admit(prompt.continued(plan.text), done.job.salt)
 
     def _answer_by_script(
         self, scripted: tuple[int, str, bytes], rule: Rule, attempt: Attempt, reply: Reply, outcome: str

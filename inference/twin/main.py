@@ -43,6 +43,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-running", type=int, default=2048)
     parser.add_argument("--max-queued", type=int, default=None, help="default: no limit")
     parser.add_argument("--health-ms", type=float, default=1000.0, help="what GET /health takes")
+    parser.add_argument(
+        "--notice-ms", type=float, default=0.0, help="until it sees that a client left (not streamed)"
+    )
+    parser.add_argument("--serves", choices=("both", "generation", "embeddings"), default="both")
     parser.add_argument("--truth", type=Path, help="append a record of every attempt to this file")
     parser.add_argument("--script", type=Path, help="JSON list of fault rules")
     return parser.parse_args(argv)
@@ -60,6 +64,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         context=arguments.context,
         natural=(int(shortest), int(longest or shortest)),
         health_ms=arguments.health_ms,
+        notice_ms=arguments.notice_ms,
+        serves=arguments.serves,
     )
 
 

@@ -1,43 +1,41 @@
 """A request body read the way SGLang reads it, its errors included. Pure.
 
-SGLang serves an unknown model and unknown fields without a word, and its validation errors tell its
-own file paths; both are kept, because the gateway must cope with them.
+SGLang serves an unknown model and unknown fields without a word; ``suffix``, ``best_of`` and a false
+``parallel_tool_calls`` it takes and does not follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import orjson
-
-from inference.twin.words import chat_tokens, text_tokens
+from inference.twin.errors import EngineError, invalid
+from inference.twin.instances import check_parameters, check_regex
+from inference.twin.prompt import Prompt, chat_prompt, checked_messages, content_text, text_prompts
 
 LOWEST_PRIORITY: Final = -(2**63)
 """What SGLang gives a request that brings no ``priority``."""
 COMPLETION_TOKENS_DEFAULT: Final = 16
-_SOURCE: Final = "/sgl-workspace/sglang/python/sglang/srt/entrypoints/http_server.py"
-
-
-class EngineError(Exception):
-    """An answer in SGLang's flat error shape: ``message``, ``type`` and ``status``."""
-
-    def __init__(self, message: str, *, type_: str = "BadRequestError", status: int = 400) -> None:
-        """``type_`` is SGLang's, not OpenAI's."""
-        super().__init__(message)
-        self.message, self.type, self.status = message, type_, status
+ANY_OBJECT: Final = {"type": "object"}
+_BOUND: Final = (
+    "tool_choice 'required' or a named tool cannot be combined with response_format, regex, or ebnf: the"
+    " tool-call constraint and the output constraint cannot both be honored."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One generation request; ``prompts`` has several only for ``/v1/completions`` with a list."""
+    """One generation request; ``prompts`` has several only for ``/v1/completions`` with a list.
+
+    ``tools`` are those that the answer may call; ``must_call`` binds it to do so; ``schema`` binds it to a
+    form; ``logprobs`` is how many others to list beside each token, None for no probabilities.
+    """
 
     kind: Literal["chat", "text"]
     rid: str | None
     model: str
-    prompts: tuple[bytes, ...]
-    prompt_tokens: tuple[int, ...]
+    prompts: tuple[Prompt, ...]
     last_user: str
     n: int
     max_tokens: int
@@ -49,28 +47,25 @@ class Job:
     seed: int
     salt: str
     endless: bool
+    echo: bool
+    logprobs: int | None
+    tools: tuple[Mapping[str, Any], ...]
+    must_call: bool
+    schema: object | None
+
+    @property
+    def choices(self) -> int:
+        """How many answers it has."""
+        return self.n * len(self.prompts)
+
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """Of each prompt."""
+        return tuple(prompt.tokens for prompt in self.prompts)
 
 
-def _invalid(path: str, kind: str, loc: tuple[object, ...], message: str, value: object) -> EngineError:
-    detail = f"{{'type': {kind!r}, 'loc': {loc!r}, 'msg': {message!r}, 'input': {value!r}}}"
-    where = f'File "{_SOURCE}", line 1870, in handler'
-    return EngineError(
-        f"1 validation error:\n  {detail}\n\n  {where}\n    POST {path} [{detail}]", type_="Bad Request"
-    )
-
-
-def parsed(path: str, body: bytes) -> dict[str, Any]:
-    """The JSON object of ``body``. Raises EngineError: 400, or 500 for a list, as SGLang does."""
-    try:
-        document = orjson.loads(body)
-    except ValueError as error:
-        raise _invalid(path, "json_invalid", ("body", 0), f"JSON decode error: {error}", {}) from None
-    if not isinstance(document, dict):
-        raise EngineError("Internal Server Error", status=500)
-    return document
-
-
-def _whole(path: str, body: Mapping[str, Any], name: str, default: int) -> int:
+def whole(path: str, body: Mapping[str, Any], name: str, default: int) -> int:
+    """A whole number, or text of one. Raises EngineError."""
     value = body.get(name)
     if value is None:
         return default
@@ -81,74 +76,23 @@ def _whole(path: str, body: Mapping[str, Any], name: str, default: int) -> int:
             return int(value)
         except (ValueError, TypeError):
             message = "Input should be a valid integer, unable to parse string as an integer"
-            raise _invalid(path, "int_parsing", ("body", name), message, value) from None
+            raise invalid(path, "int_parsing", ("body", name), message, value) from None
     return value
 
 
-def content_text(content: object) -> str:
-    """The text of a message's content: a string, or its text parts joined."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        return "\n".join(text for text in parts if isinstance(text, str))
-    return ""
-
-
-def _chat_prompt(path: str, body: Mapping[str, Any]) -> tuple[tuple[bytes, ...], tuple[int, ...], str]:
-    messages = body.get("messages")
-    if messages is None:
-        raise _invalid(path, "missing", ("body", "messages"), "Field required", dict(body))
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise _invalid(path, "list_type", ("body", "messages"), "Input should be a valid list", messages)
-    if not messages:
-        raise EngineError("Messages cannot be empty.")
-    texts = [content_text(message.get("content")) for message in messages]
-    encoded = [text.encode() for text in texts]
-    rendered = bytearray()
-    last_user = ""
-    for message, text, raw in zip(messages, texts, encoded, strict=True):
-        role = str(message.get("role", ""))
-        rendered += b"<|im_start|>" + role.encode() + b"\n" + raw + b"<|im_end|>\n"
-        if role == "user":
-            last_user = text
-    if tools := body.get("tools"):
-        encoded.append(orjson.dumps(tools))
-        rendered += encoded[-1]
-    rendered += b"<|im_start|>assistant\n"
-    return (bytes(rendered),), (chat_tokens(encoded),), last_user
-
-
-def _text_prompts(path: str, body: Mapping[str, Any]) -> tuple[tuple[bytes, ...], tuple[int, ...], str]:
-    prompt = body.get("prompt")
-    if prompt is None:
-        raise _invalid(path, "missing", ("body", "prompt"), "Field required", dict(body))
-    many = [prompt] if isinstance(prompt, str) else prompt
-    if isinstance(many, list) and many and all(isinstance(item, int) for item in many):
-        many = [many]
-    if not isinstance(many, list) or not many:
-        raise EngineError("Prompt cannot be empty")
-    prompts, counts = [], []
-    for item in many:
-        if isinstance(item, str):
-            prompts.append(item.encode())
-            counts.append(max(1, text_tokens(prompts[-1])))
-        elif isinstance(item, list) and item and all(isinstance(token, int) for token in item):
-            prompts.append(orjson.dumps(item))
-            counts.append(len(item))
-        else:
-            raise _invalid(path, "string_type", ("body", "prompt"), "Input should be a valid string", item)
-    return tuple(prompts), tuple(counts), many[-1] if isinstance(many[-1], str) else ""
-
-
-def _checked_sampling(body: Mapping[str, Any], max_tokens: int | None) -> None:
+def _checked_sampling(path: str, body: Mapping[str, Any], max_tokens: int | None) -> None:
     temperature, top_p = body.get("temperature"), body.get("top_p")
+    if not path.endswith("/chat/completions") and max_tokens is not None and max_tokens <= 0:
+        message = "Value error, max_tokens must be positive"
+        raise invalid(path, "value_error", ("body", "max_tokens"), message, max_tokens)
     if isinstance(temperature, int | float) and temperature < 0:
         raise EngineError(f"temperature must be a non-negative finite number, got {float(temperature)}.")
     if isinstance(top_p, int | float) and not 0 < top_p <= 1:
         raise EngineError(f"top_p must be in (0, 1], got {float(top_p)}.")
     if max_tokens is not None and max_tokens < 0:
         raise EngineError(f"max_new_tokens must be at least 0, got {max_tokens}.")
+    if isinstance(body.get("regex"), str):
+        check_regex(body["regex"])
 
 
 def _bounded(prompt: int, asked: int | None, context: int) -> int:
@@ -168,24 +112,48 @@ def _bounded(prompt: int, asked: int | None, context: int) -> int:
     return asked
 
 
-def job(path: str, body: Mapping[str, Any], *, context: int) -> Job:
-    """The job that ``body`` asks for on ``/v1/chat/completions`` or ``/v1/completions``.
+def tools_shown(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The tools that stand in the prompt: of a named choice only the one. Raises EngineError."""
+    tools: Sequence[Mapping[str, Any]] = body.get("tools") or ()
+    choice = body.get("tool_choice") or ("auto" if tools else "none")
+    if choice == "required" and not tools:
+        raise EngineError("Tools cannot be empty if tool choice is set to required.")
+    name = None if isinstance(choice, str) else choice["function"]["name"]
+    if name is not None:
+        if not tools:
+            raise EngineError("Tools cannot be empty if tool choice is set to a specific tool.")
+        if all(tool["function"]["name"] != name for tool in tools):
+            raise EngineError(f"Tool '{name}' not found in tools list.")
+    for index, tool in enumerate(tools):
+        check_parameters(index, tool["function"].get("parameters"))
+    if choice == "none":
+        return ()
+    return tuple(tool for tool in tools if name in (None, tool["function"]["name"]))
 
-    ``context`` is the model's length in tokens. Raises EngineError.
-    """
-    chat = path.endswith("/chat/completions")
-    read: Callable[..., tuple[tuple[bytes, ...], tuple[int, ...], str]]
-    read = _chat_prompt if chat else _text_prompts
-    prompts, counts, last_user = read(path, body)
-    limit = (
-        "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
-    )
-    default = None if chat else COMPLETION_TOKENS_DEFAULT
-    asked = _whole(path, body, limit, 0) if body.get(limit) is not None else default
-    priority = _whole(path, body, "priority", LOWEST_PRIORITY)
-    n = _whole(path, body, "n", 1)
-    if n < 1:
-        raise EngineError("range() arg 3 must not be zero")
+
+def _schema(body: Mapping[str, Any]) -> object | None:
+    wanted = body.get("response_format") or {}
+    match wanted.get("type"):
+        case "json_object":
+            return ANY_OBJECT
+        case "json_schema":
+            schema = (wanted.get("json_schema") or {}).get("schema")
+            if schema is None:
+                raise EngineError("schema_ is required for json_schema response format request.")
+            found: object = schema
+            return found
+        case _:
+            return None
+
+
+def _logprobs(chat: bool, body: Mapping[str, Any]) -> int | None:
+    if chat:
+        return int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
+    asked = body.get("logprobs")
+    return None if asked is None else int(asked)
+
+
+def _checked_model(body: Mapping[str, Any]) -> str:
     model = str(body.get("model") or "default")
     if ":" in model:
         raise EngineError(
@@ -193,25 +161,59 @@ def job(path: str, body: Mapping[str, Any], *, context: int) -> Job:
             "the server with --enable-lora flag and preload adapters using --lora-paths or "
             "/load_lora_adapter endpoint."
         )
-    _checked_sampling(body, asked)
-    stop = body.get("stop") or ()
-    options = body.get("stream_options") or {}
-    rid = body.get("rid")
+    return model
+
+
+def job(path: str, body: Mapping[str, Any], *, context: int) -> Job:
+    """The job that ``body`` asks for on ``/v1/chat/completions`` or ``/v1/completions``.
+
+    ``context`` is the model's length in tokens. Raises EngineError.
+    """
+    chat = path.endswith("/chat/completions")
+    messages = checked_messages(path, body) if chat else []
+    tools = tools_shown(body) if chat else ()
+    schema, choice = _schema(body), body.get("tool_choice")
+    must_call = bool(tools) and choice not in (None, "auto")
+    if must_call and (schema is not None or body.get("regex")):
+        raise EngineError(_BOUND, type_="BadRequest")
+    prompts = (chat_prompt(messages, tools),) if chat else text_prompts(path, body)
+    limit = (
+        "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
+    )
+    default = None if chat else COMPLETION_TOKENS_DEFAULT
+    asked = whole(path, body, limit, 0) if body.get(limit) is not None else default
+    priority = whole(path, body, "priority", LOWEST_PRIORITY)
+    n = whole(path, body, "n", 1)
+    if n < 1:
+        raise EngineError("range() arg 3 must not be zero", type_="BadRequest")
+    model = _checked_model(body)
+    _checked_sampling(path, body, asked)
+    stop, options, rid = body.get("stop") or (), body.get("stream_options") or {}, body.get("rid")
     return Job(
         kind="chat" if chat else "text",
         rid=rid if isinstance(rid, str) and rid else None,
         model=model,
         prompts=prompts,
-        prompt_tokens=counts,
-        last_user=last_user,
+        last_user=_last_user(messages) if chat else prompts[-1].text,
         n=n,
-        max_tokens=_bounded(max(counts), asked, context),
+        max_tokens=_bounded(max(prompt.tokens for prompt in prompts), asked, context),
         stop=(stop,) if isinstance(stop, str) else tuple(str(text) for text in stop),
         stream=bool(body.get("stream")),
         include_usage=bool(options.get("include_usage")),
         continuous_usage=bool(options.get("continuous_usage_stats")),
         priority=priority,
-        seed=_whole(path, body, "seed", 0),
+        seed=whole(path, body, "seed", 0),
         salt=str(body.get("cache_salt") or ""),
         endless=bool(body.get("ignore_eos")),
+        echo=bool(body.get("echo")),
+        logprobs=_logprobs(chat, body),
+        # A named choice shows one tool and still lets the answer call any: see calls.py.
+        tools=tuple(body["tools"]) if tools else (),
+        must_call=must_call,
+        schema=schema,
     )
+
+
+def _last_user(messages: Sequence[Mapping[str, Any]]) -> str:
+    spoken = [message for message in messages if message["role"].lower() == "user"]
+    return content_text(spoken[-1].get("content")) if spoken else ""

@@ -9,10 +9,10 @@ pre-empted goes back to the queue with what it has (``srt/managers/scheduler.py`
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from inference.twin.request import EngineError
+from inference.twin.errors import EngineError
 from inference.twin.truth import Attempt, Truth
 from inference.twin.words import Plan
 
@@ -30,6 +30,9 @@ class Listener(Protocol):
     def ended(self, run: Run, reason: str) -> None:
         """All is produced, or ``abort``."""
 
+    def shortened(self, run: Run, index: int) -> None:
+        """Choice ``index`` was aborted; the others go on."""
+
     def put_out(self, run: Run, error: EngineError) -> None:
         """Refused or evicted; nothing more will come."""
 
@@ -37,7 +40,7 @@ class Listener(Protocol):
 @dataclass(slots=True, eq=False, kw_only=True)
 class Run:
     """One request inside the scheduler. ``token_s`` and ``first_s`` are seconds per token and to the
-    first; 0 is as fast as it goes."""
+    first; 0 is as fast as it goes. ``rids`` are what ``/abort_request`` finds it, or its choices, by."""
 
     attempt: Attempt
     plans: tuple[Plan, ...]
@@ -46,7 +49,7 @@ class Run:
     token_s: float
     first_s: float
     whole: bool
-    extra: int = 0
+    rids: tuple[str, ...] = ()
     position: int = 0
     chunks: int = 0
     order: int = 0
@@ -69,7 +72,8 @@ class Scheduler:
         self.running: set[Run] = set()
         self.waiting: list[Run] = []
         self.generated_tokens = 0
-        self.aborted = 0
+        self.seen: set[int] = set()
+        """Priorities that requests had."""
         self._order = 0
 
     @property
@@ -81,6 +85,7 @@ class Scheduler:
         """Starts or queues ``run``; may put out ``run`` or another by ``Listener.put_out``."""
         self._order += 1
         run.order = self._order
+        self.seen.add(run.priority)
         if len(self.running) < self._max_running:
             self._start(run)
             return
@@ -183,17 +188,35 @@ class Scheduler:
             self.waiting.remove(run)
         else:
             return
-        self.aborted += 1
         self._truth.end(run.attempt, outcome)
 
     def end_record(self, attempt: Attempt, outcome: str) -> None:
         """Closes the record of an attempt that never ran, or that has its end already."""
         self._truth.end(attempt, outcome)
 
-    def abort(self, rid: str, *, everything: bool = False) -> int:
-        """``/abort_request``: ends the requests with this id, their listeners told. How many."""
-        found = [r for r in (*self.running, *self.waiting) if everything or r.attempt.rid == rid]
-        for run in found:
-            self.cancel(run, "abort")
-            run.listener.ended(run, "abort")
-        return len(found)
+    def abort(self, rid: str, *, everything: bool = False) -> None:
+        """``/abort_request``: ends what runs or waits under an id that begins with ``rid``, if one is ``rid``
+        (0.5.23: the id must be known to the tokenizer manager, the scheduler then goes by its beginning)."""
+        present = (*self.running, *self.waiting)
+        if not everything and (not rid or not any(rid in run.rids for run in present)):
+            return
+        for run in present:
+            found = [place for place, one in enumerate(run.rids) if one.startswith(rid)]
+            if everything or len(found) == len(run.rids) > 0:
+                self.cancel(run, "abort")
+                run.listener.ended(run, "abort")
+            else:
+                for place in found:
+                    self._shorten(run, place)
+
+    def _shorten(self, run: Run, place: int) -> None:
+        plan = run.plans[place]
+        cut = replace(
+            plan,
+            tokens=plan.tokens[: run.position],
+            pieces=plan.pieces[: run.position],
+            finish="abort",
+            matched=None,
+        )
+        run.plans = (*run.plans[:place], cut, *run.plans[place + 1 :])
+        run.listener.shortened(run, place)

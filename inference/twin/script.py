@@ -10,7 +10,7 @@ import base64
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from inference.twin.request import EngineError
+from inference.twin.errors import EngineError
 
 MISSING: Final = "missing"
 

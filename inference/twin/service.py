@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 import orjson
 
 from inference.twin import counters as metrics
-from inference.twin import shapes, words
+from inference.twin import shapes
+from inference.twin.errors import EngineError, invalid, parsed
 from inference.twin.http import JSON, HttpRequest, Reply
 from inference.twin.intake import Intake
-from inference.twin.request import EngineError, parsed
+from inference.twin.prompt import Prompt, chat_prompt, checked_messages, keyed
+from inference.twin.request import tools_shown
 from inference.twin.script import BadScript, rules
 
 VERSION: Final = "0.5.23"
@@ -81,11 +84,11 @@ class Service:
 
     def _body(self, request: HttpRequest) -> dict[str, Any]:
         if not request.headers.get("content-type", "").startswith(JSON):
-            raise EngineError(
-                "1 validation error:\n  {'loc': ['header', 'content-type'], 'msg': \"Unsupported Media "
-                "Type: Only 'application/json' is allowed\", 'type': 'value_error'}",
-                type_="Bad Request",
+            detail = (
+                "{'loc': ['header', 'content-type'], 'msg': \"Unsupported Media Type: Only "
+                "'application/json' is allowed\", 'type': 'value_error'}"
             )
+            raise EngineError(f"1 validation error:\n  {detail} [{detail}]", type_="Bad Request")
         return parsed(request.target, request.body)
 
     # ---- the rest of SGLang's paths
@@ -117,21 +120,31 @@ class Service:
         self._json(request, reply, 404, {"error": error})
 
     def _tokenize(self, request: HttpRequest, reply: Reply) -> None:
-        prompt = self._body(request).get("prompt")
-        context = self._settings.context
-        if isinstance(prompt, str):
-            ids = words.token_ids(prompt.encode())
-            self._json(request, reply, 200, {"tokens": ids, "count": len(ids), "max_model_len": context})
+        body, context = self._body(request), self._settings.context
+        prompt, messages = body.get("prompt"), body.get("messages")
+        if (prompt is None) == (messages is None):
+            message = "Value error, Exactly one of 'prompt' or 'messages' must be provided."
+            raise invalid(request.target, "value_error", ("body",), message, body)
+        if messages is not None:
+            shown = chat_prompt(checked_messages(request.target, body), tools_shown(body))
+            self._json(request, reply, 200, shapes.tokenized(shown.ids(), shown.tokens, context))
+        elif isinstance(prompt, str):
+            ids = Prompt(keyed(prompt.encode())).ids()
+            self._json(request, reply, 200, shapes.tokenized(ids, len(ids), context))
         elif isinstance(prompt, list) and all(isinstance(text, str) for text in prompt):
-            many = [words.token_ids(text.encode()) for text in prompt]
+            many = [Prompt(keyed(text.encode())).ids() for text in prompt]
             counts = [len(ids) for ids in many]
-            self._json(request, reply, 200, {"tokens": many, "count": counts, "max_model_len": context})
+            self._json(request, reply, 200, shapes.tokenized(many, counts, context))
         else:
-            raise EngineError(f"Invalid prompt type: {type(prompt)}. Expected str or List[str].")
+            message = "Input should be a valid string"
+            raise invalid(request.target, "string_type", ("body", "prompt", "str"), message, prompt)
 
     def _health(self, request: HttpRequest, reply: Reply) -> None:
         status = 503 if self._intake.draining else 200
         self._count(request, status)
+        if status == 200:
+            # A generation of one token, which is why it takes its time.
+            self._intake.counters.prefilled += 1
 
         def answer() -> None:
             reply.whole(status, "", b"")
@@ -148,38 +161,42 @@ class Service:
         reply.whole(status, "", b"")
 
     def _metrics(self, request: HttpRequest, reply: Reply) -> None:
-        exposed = metrics.text(
-            self._intake.counters,
-            model=self._settings.models[0],
-            running=self._intake.scheduler.running,
-            waiting=self._intake.scheduler.waiting,
+        scheduler, settings = self._intake.scheduler, self._settings
+        engine = metrics.Engine(
+            running=scheduler.running,
+            waiting=scheduler.waiting,
+            priorities=scheduler.seen,
             used_tokens=self._intake.used_tokens(),
-            capacity_tokens=self._settings.capacity_tokens,
+            capacity_tokens=settings.capacity_tokens,
+            context=settings.context,
+            max_running=settings.max_running,
         )
+        exposed = metrics.text(self._intake.counters, engine, model=settings.models[0])
         self._count(request, 200)
         reply.whole(200, "text/plain; version=0.0.4; charset=utf-8", exposed)
 
     def _load(self) -> shapes.Json:
-        running, waiting = len(self._intake.scheduler.running), len(self._intake.scheduler.waiting)
-        used, capacity = self._intake.used_tokens(), self._settings.capacity_tokens
-        return {
-            "timestamp": self._clock.unix_ms() / 1000,
-            "dp_rank": 0,
-            "num_running_reqs": running,
-            "num_waiting_reqs": waiting,
-            "num_used_tokens": used,
-            "num_total_tokens": used,
-            "max_total_num_tokens": capacity,
-            "max_running_requests": self._settings.max_running,
-            "token_usage": used / capacity,
-            "gen_throughput": 0.0,
-            "cache_hit_rate": 0.0,
-            "utilization": running / self._settings.max_running,
-            "queues": {"waiting": waiting, "grammar": 0, "paused": 0, "retracted": 0, "prealloc_ready": 0},
-        }
+        scheduler, settings = self._intake.scheduler, self._settings
+        running, waiting = len(scheduler.running), len(scheduler.waiting)
+        return shapes.load(
+            now_s=self._clock.unix_ms() / 1000,
+            running=running,
+            waiting=waiting,
+            waiting_tokens=sum(run.attempt.prompt_tokens for run in scheduler.waiting),
+            used_tokens=self._intake.used_tokens(),
+            capacity_tokens=settings.capacity_tokens,
+            max_running=settings.max_running,
+        )
 
     def _loads(self, request: HttpRequest, reply: Reply) -> None:
-        document = {"version": VERSION, "accelerator": None, "num_accelerators": 1, "loads": [self._load()]}
+        now = datetime.fromtimestamp(self._clock.unix_ms() / 1000, UTC)
+        document = {
+            "timestamp": now.isoformat(timespec="microseconds"),
+            "version": VERSION,
+            "accelerator": None,
+            "num_accelerators": 1,
+            "loads": [self._load()],
+        }
         self._json(request, reply, 200, document)
 
     def _abort(self, request: HttpRequest, reply: Reply) -> None:

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import orjson
 
-from inference.twin.request import EngineError
+from inference.twin.errors import EngineError
 
 DONE: Final = b"data: [DONE]\n\n"
+_NO_END: Final = '"logprobs":null,"finish_reason":null,"matched_stop":null}'
 Json = dict[str, Any]
 
 
@@ -57,40 +58,66 @@ class ChatFrames:
 
     def __init__(self, model: str, created: int) -> None:
         """``created`` in seconds since 1970."""
-        self._model = orjson.dumps(model).decode()
-        self._created = created
-
-    def _head(self, identity: str) -> str:
-        return (
-            f'data: {{"id":{orjson.dumps(identity).decode()},"object":"chat.completion.chunk",'
-            f'"created":{self._created},"model":{self._model},"choices":['
+        self._rest = (
+            f',"object":"chat.completion.chunk","created":{created},'
+            f'"model":{orjson.dumps(model).decode()},"choices":['
         )
 
-    def _choice(self, index: int, delta: str, finish: str | None, matched: object) -> str:
-        return (
-            f'{{"index":{index},"delta":{{"reasoning_content":null{delta}}},"logprobs":null,'
-            f'"finish_reason":{orjson.dumps(finish).decode()},'
-            f'"matched_stop":{orjson.dumps(matched).decode()}}}]'
-        )
+    def _frame(self, identity: str, choice: str, counted: Json | None) -> bytes:
+        tail = "" if counted is None else f',"usage":{orjson.dumps(counted).decode()}'
+        shown = orjson.dumps(identity).decode()
+        return f'data: {{"id":{shown}{self._rest}{choice}]{tail}}}\n\n'.encode()
 
     def role(self, identity: str, index: int) -> bytes:
         """The first event of a choice."""
-        choice = self._choice(index, ',"role":"assistant","content":""', None, None)
-        return f"{self._head(identity)}{choice}}}\n\n".encode()
+        return self._frame(identity, _choice(index, ',"role":"assistant","content":""'), None)
 
-    def content(self, identity: str, index: int, text: str, counted: Json | None) -> bytes:
+    def content(
+        self, identity: str, index: int, text: str, counted: Json | None, logprobs: Json | None
+    ) -> bytes:
         """New text of a choice, with its own cumulative usage if the client asked for that."""
-        choice = self._choice(index, f',"content":{orjson.dumps(text).decode()}', None, None)
-        tail = "" if counted is None else f',"usage":{orjson.dumps(counted).decode()}'
-        return f"{self._head(identity)}{choice}{tail}}}\n\n".encode()
+        delta = f',"content":{orjson.dumps(text).decode()}' if text else ""
+        return self._frame(identity, _choice(index, delta, logprobs=logprobs), counted)
+
+    def parsed(
+        self, identity: str, index: int, text: str | None, call: Json | None, counted: Json | None
+    ) -> bytes:
+        """New text or a part of a call, out of SGLang's parser of calls: other fields, in another order."""
+        delta: Json = {"role": None, "content": text, "reasoning_content": None}
+        if call is not None:
+            delta["tool_calls"] = [call]
+        choice = f'{{"index":{index},"delta":{orjson.dumps(delta).decode()},{_NO_END}'
+        tail = "null" if counted is None else orjson.dumps(counted).decode()
+        shown = orjson.dumps(identity).decode()
+        return f'data: {{"id":{shown}{self._rest}{choice}],"usage":{tail}}}\n\n'.encode()
 
     def finish(self, identity: str, index: int, reason: str, matched: object) -> bytes:
         """The end of a choice."""
-        return f"{self._head(identity)}{self._choice(index, '', reason, matched)}}}\n\n".encode()
+        ended = f'"finish_reason":"{reason}","matched_stop":{orjson.dumps(matched).decode()}}}'
+        choice = f'{{"index":{index},"delta":{{"reasoning_content":null}},"logprobs":null,{ended}'
+        return self._frame(identity, choice, None)
 
     def usage(self, identity: str, counted: Json) -> bytes:
         """The usage event of the whole request."""
-        return f'{self._head(identity)}],"usage":{orjson.dumps(counted).decode()}}}\n\n'.encode()
+        return self._frame(identity, "", counted)
+
+
+def _choice(index: int, delta: str, *, logprobs: Json | None = None) -> str:
+    told = "null" if logprobs is None else orjson.dumps(logprobs).decode()
+    return (
+        f'{{"index":{index},"delta":{{"reasoning_content":null{delta}}},"logprobs":{told},'
+        '"finish_reason":null,"matched_stop":null}'
+    )
+
+
+def call_part(index: int, identity: str | None, name: str | None, arguments: str) -> Json:
+    """A call, or a part of one: identity and name come only with its first."""
+    return {
+        "id": identity,
+        "index": index,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 class TextFrames:
@@ -100,33 +127,26 @@ class TextFrames:
         """``created`` in seconds since 1970."""
         self._model, self._created = model, created
 
-    def _frame(self, identity: str, choices: list[Json], counted: Json | None) -> Json:
-        return {
-            "id": identity,
-            "object": "text_completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-            "usage": counted,
-        }
+    def _frame(self, identity: str, choices: list[Json], counted: Json | None) -> bytes:
+        return event(
+            {
+                "id": identity,
+                "object": "text_completion",
+                "created": self._created,
+                "model": self._model,
+                "choices": choices,
+                "usage": counted,
+            }
+        )
 
-    def content(
-        self, identity: str, index: int, text: str, finish: str | None, matched: object, counted: Json | None
-    ) -> bytes:
+    def content(self, identity: str, choice: Json, counted: Json | None) -> bytes:
         """New text of a choice; the last one carries the finish reason."""
-        choice = {
-            "index": index,
-            "text": text,
-            "logprobs": None,
-            "finish_reason": finish,
-            "matched_stop": matched,
-        }
-        return event(self._frame(identity, [choice], counted))
+        return self._frame(identity, [choice], counted)
 
     def usage(self, identity: str, counted: Json) -> bytes:
         """The usage event; here SGLang leaves fields without a value out."""
         present = {name: value for name, value in counted.items() if value is not None}
-        return event(self._frame(identity, [], present))
+        return self._frame(identity, [], present)
 
 
 def _metadata(tokens: int) -> Json:
@@ -137,23 +157,28 @@ def _metadata(tokens: int) -> Json:
     }
 
 
-def chat_choice(index: int, text: str, finish: str, matched: object) -> Json:
+def chat_choice(
+    index: int, text: str, calls: list[Json], finish: str, matched: object, logprobs: Json | None
+) -> Json:
     """A choice of a chat answer."""
+    message: Json = {"role": "assistant", "content": text, "reasoning_content": None}
+    if calls:
+        message["tool_calls"] = calls
     return {
         "index": index,
-        "message": {"role": "assistant", "content": text, "reasoning_content": None},
-        "logprobs": None,
+        "message": message,
+        "logprobs": logprobs,
         "finish_reason": finish,
         "matched_stop": matched,
     }
 
 
-def text_choice(index: int, text: str, finish: str, matched: object) -> Json:
-    """A choice of a ``/v1/completions`` answer."""
+def text_choice(index: int, text: str, finish: str | None, matched: object, logprobs: Json | None) -> Json:
+    """A choice of a ``/v1/completions`` answer or chunk."""
     return {
         "index": index,
         "text": text,
-        "logprobs": None,
+        "logprobs": logprobs,
         "finish_reason": finish,
         "matched_stop": matched,
     }
@@ -191,6 +216,11 @@ def embeddings(model: str, vectors: Sequence[Sequence[float]], encoding: str, to
     return {"data": data, "model": model, "object": "list", "usage": usage(tokens, 0, None)}
 
 
+def tokenized(tokens: object, count: object, context: int) -> Json:
+    """The answer of ``/v1/tokenize``."""
+    return {"tokens": tokens, "count": count, "max_model_len": context}
+
+
 def model_card(name: str, created: int, context: int) -> Json:
     """One entry of ``/v1/models``."""
     return {
@@ -201,4 +231,49 @@ def model_card(name: str, created: int, context: int) -> Json:
         "root": name,
         "parent": None,
         "max_model_len": context,
+    }
+
+
+def load(
+    *,
+    now_s: float,
+    running: int,
+    waiting: int,
+    waiting_tokens: int,
+    used_tokens: int,
+    capacity_tokens: int,
+    max_running: int,
+) -> Json:
+    """One rank's entry of ``/v1/loads``. What the twin has no engine for is 0."""
+    return {
+        "timestamp": now_s,
+        "dp_rank": 0,
+        "num_running_reqs": running,
+        "num_waiting_reqs": waiting,
+        "num_waiting_uncached_tokens": waiting_tokens,
+        "num_used_tokens": used_tokens,
+        "num_total_tokens": used_tokens,
+        "num_active_tokens": used_tokens,
+        "num_prealloc_ready_tokens": 0,
+        "max_total_num_tokens": capacity_tokens,
+        "max_running_requests": max_running,
+        "token_usage": used_tokens / capacity_tokens,
+        "gen_throughput": 0.0,
+        "cache_hit_rate": 0.0,
+        "utilization": running / max_running,
+        "total_prefill_uncached_tokens": 0,
+        "total_prefill_busy_us": 0,
+        "decode_moments": [0.0] * 6,
+        "memory": {"weight_gb": 0.0, "kv_cache_gb": 0.0, "graph_gb": 0.0, "token_capacity": capacity_tokens},
+        "disaggregation": {
+            "mode": "null",
+            "prefill_bootstrap_queue_reqs": 0,
+            "prefill_inflight_queue_reqs": 0,
+            "decode_prealloc_queue_reqs": 0,
+            "decode_transfer_queue_reqs": 0,
+            "decode_retracted_queue_reqs": 0,
+            "kv_transfer_speed_gb_s": 0.0,
+            "kv_transfer_latency_ms": 0.0,
+        },
+        "queues": {"waiting": waiting, "grammar": 0, "paused": 0, "retracted": 0, "prealloc_ready": 0},
     }

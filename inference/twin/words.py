@@ -1,23 +1,20 @@
-"""Deterministic text and token counts: the twin's tokenizer and its language model. Pure.
+"""The twin's language model: deterministic text. Pure.
 
-Token counts have one rule so that tests can compute them by hand: a text has one token per started
-four bytes of UTF-8; a chat prompt has besides four tokens per message and three for the answer's
-opening. An answer's token is one word with the space before it.
+An answer's token is one word with the space before it; of a given text, and of JSON, four characters.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from zlib import crc32
 
 BYTES_PER_TOKEN: Final = 4
-MESSAGE_TOKENS: Final = 4
-OPENING_TOKENS: Final = 3
+"""Of prompts."""
+LITERAL_CHARS: Final = 4
+"""In a token of a given text."""
 VOCABULARY: Final = 49152
 """SmolLM2's; ids of ``/tokenize`` lie below it."""
 
@@ -33,22 +30,20 @@ WORDS: Final = tuple(_TEXT.split())
 """Some are not ASCII, so that a byte split inside a character is met."""
 
 
-def text_tokens(text: bytes) -> int:
-    """Tokens of a text by the rule above."""
-    return -(-len(text) // BYTES_PER_TOKEN)
+END_TOKEN: Final = 2
+"""SmolLM2's end token, which SGLang reports as ``matched_stop``."""
 
 
-def chat_tokens(contents: Sequence[bytes]) -> int:
-    """Prompt tokens of a chat with these message contents."""
-    return sum(MESSAGE_TOKENS + text_tokens(content) for content in contents) + OPENING_TOKENS
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function's call within an answer: its JSON ``arguments``, and the places in the answer's text where
+    its name is complete, its arguments begin and it ends."""
 
-
-def token_ids(text: bytes) -> list[int]:
-    """Stable ids, one per token, in [0, VOCABULARY)."""
-    return [
-        crc32(text[start : start + BYTES_PER_TOKEN]) % VOCABULARY
-        for start in range(0, len(text), BYTES_PER_TOKEN)
-    ]
+    name: str
+    arguments: str
+    named_at: int
+    arguments_at: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +51,20 @@ class Plan:
     """A choice's whole answer before its first token is sent.
 
     ``tokens`` are its tokens; ``pieces`` what a stream shows for each (a stop sequence and what
-    follows it are never shown); ``finish`` is ``stop`` or ``length``; ``matched`` the stop sequence or
-    the end token's id.
+    follows it are never shown); ``finish`` is ``stop``, ``length`` or ``tool_calls``; ``matched`` the
+    stop sequence or the end token's id. ``calls`` are what it calls in place of showing a text.
     """
 
     tokens: tuple[str, ...]
     pieces: tuple[str, ...]
     finish: str
     matched: str | int | None
+    calls: tuple[Call, ...] = ()
 
     @property
     def text(self) -> str:
         """What a client sees in the end."""
         return "".join(self.pieces)
-
-
-END_TOKEN: Final = 2
-"""SmolLM2's end token, which SGLang reports as ``matched_stop``."""
 
 
 def _words(seed: int, length: int) -> list[str]:
@@ -87,8 +79,9 @@ def _words(seed: int, length: int) -> list[str]:
     return tokens
 
 
-def _literal(text: str) -> list[str]:
-    return [text[start : start + 4] for start in range(0, len(text), 4)]
+def literal_tokens(text: str) -> list[str]:
+    """A given text in tokens."""
+    return [text[start : start + LITERAL_CHARS] for start in range(0, len(text), LITERAL_CHARS)]
 
 
 def plan(
@@ -108,7 +101,7 @@ def plan(
     seed = int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "big")
     shortest, longest = natural
     length = max_tokens if endless else shortest + seed % (longest - shortest + 1)
-    tokens = _words(seed, length) if literal is None else _literal(literal)
+    tokens = _words(seed, length) if literal is None else literal_tokens(literal)
     finish, matched = ("length", None) if endless or len(tokens) > max_tokens else ("stop", END_TOKEN)
     return _stopped(tokens[:max_tokens], stop, finish, matched)
 
@@ -131,15 +124,3 @@ def _stopped(tokens: list[str], stop: Sequence[str], finish: str, matched: str |
         sent += len(piece)
         pieces.append(piece)
     return Plan(tokens=tuple(tokens), pieces=tuple(pieces), finish=finish, matched=matched)
-
-
-def embedded(text: str, size: int) -> list[float]:
-    """A unit vector of ``size`` from the text's words: equal texts are equal, shared words are near."""
-    vector = [0.0] * size
-    for word in text.lower().split() or [text]:
-        digest = hashlib.blake2b(word.encode(), digest_size=16).digest()
-        for at in range(0, 16, 4):
-            number = int.from_bytes(digest[at : at + 4], "big")
-            vector[number % size] += 1.0 if number & (1 << 31) else -1.0
-    norm = math.sqrt(sum(value * value for value in vector)) or 1.0
-    return [value / norm for value in vector]

@@ -18,6 +18,7 @@ FIXED = {
     "owned_by",
     "parent",
     "weight_version",
+    "mode",
 }
 """Fields whose value is compared, not only their type."""
 
@@ -25,9 +26,12 @@ FIXED = {
 def shape(value: Any, key: str = "") -> Any:
     """JSON with its free values replaced by the names of their types."""
     if isinstance(value, dict):
+        if key == "top_logprobs":
+            # Of a completion: tokens are the names.
+            return {"token": type(next(iter(value.values()))).__name__}
         return {name: shape(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        shapes = [shape(item) for item in value]
+        shapes = [shape(item, key if key == "top_logprobs" else "") for item in value]
         return [kept for place, kept in enumerate(shapes) if kept not in shapes[:place]]
     if key in FIXED:
         return value
@@ -54,10 +58,11 @@ def body(content_type: str, text: str) -> Any:
     return text
 
 
-def series(text: str) -> dict[str, set[str]]:
-    """Metric names of an exposition and the label names each has."""
-    found: dict[str, set[str]] = {}
+def series(text: str) -> dict[str, set[frozenset[str]]]:
+    """Metric names of an exposition, and the sets of label names that each comes with."""
+    found: dict[str, set[frozenset[str]]] = {}
     for line in text.splitlines():
         if matched := re.match(r"(sglang:\w+)(?:\{([^}]*)\})? ", line):
-            found.setdefault(matched[1], set()).update(re.findall(r'(\w+)="', matched[2] or ""))
+            labels = frozenset(re.findall(r'(\w+)="', matched[2] or ""))
+            found.setdefault(matched[1], set()).add(labels)
     return found

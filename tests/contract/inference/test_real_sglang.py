@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from inference.record import CASES, QUEUED_MAX, RUNNING_MAX, Case, Recorded, ask, recorded
+from inference.cases import CASES, QUEUED_MAX, RUNNING_MAX, Case
+from inference.record import Recorded, ask, recorded
 from tests.contract.inference.shape import body
 from tests.harness.engines import Engine, real_sglang
 
