@@ -56,6 +56,17 @@ async def test_a_large_answer_in_one_burst_does_not_crash_envoy(stack: TrapStack
     assert stack.sidecar.streams == ["admit", "tap"] * 3
 
 
+async def test_a_client_that_reads_late_does_not_crash_envoy(stack: TrapStack) -> None:
+    """With Envoy's defaults it did, as soon as more waited than the kernel's buffers hold."""
+    stack.pod.event_pad_bytes = 600_000
+    body = {"model": "m", "messages": [], "stream": True}
+    async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        await asyncio.wait_for(stack.pod.stream_sent.wait(), 20)
+        received = b"".join([part async for part in answer.aiter_raw()])
+    assert received.count(b'data: {"n":') == stack.pod.events
+    assert received.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("stage", ["response_headers", "response_body"])
 @pytest.mark.parametrize("how", ["close", "break", "hang"])
 async def test_a_tap_that_stops_at_any_stage_leaves_the_stream_whole(

@@ -21,6 +21,8 @@ class Pod:
         self.bodies: list[bytes] = []
         self.statuses: list[int] = []
         self.events = 20
+        self.event_pad_bytes = 0
+        """How much longer than usual an event of a stream is."""
         self.answer: dict[str, object] = {"object": "chat.completion", "choices": [], "usage": None}
         self.pad_bytes = 0
         """How much longer than that a JSON answer is."""
@@ -28,6 +30,8 @@ class Pod:
         """Streams stop after their first event until this is set."""
         self.left = asyncio.Event()
         self.chunk_sent = asyncio.Event()
+        self.stream_sent = asyncio.Event()
+        """The last byte of a stream has left the pod."""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -65,7 +69,7 @@ class Pod:
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         for number in range(self.events):
-            data = b'data: {"n":%d}\n\n' % number
+            data = b'data: {"n":%d%s}\n\n' % (number, b" " * self.event_pad_bytes)
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
             self.chunk_sent.set()
@@ -74,6 +78,7 @@ class Pod:
             await asyncio.sleep(EVENT_GAP_S)
         writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
         await writer.drain()
+        self.stream_sent.set()
 
 
 @asynccontextmanager
