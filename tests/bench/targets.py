@@ -18,6 +18,7 @@ import psutil
 
 from mesh.envoy_binary import envoy_path
 from tests.bench.load import BenchError
+from tests.harness.gateway import free_ports
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MODEL: Final = "smollm2-135m"
@@ -153,7 +154,7 @@ class WholePath:
 
     def __init__(self, upstream_port: int, state: Path) -> None:
         """Starts it with the benchmark's overlay: the base with budgets that never refuse."""
-        self.state, self.port = state, free_port()
+        self.state, self.port = state, free_ports()
         self._tidegate(
             "up",
             "--detach",
