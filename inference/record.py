@@ -93,6 +93,10 @@ async def until_busy(client: httpx.AsyncClient, requests: int) -> None:
     await _until(client, lambda found: found >= requests)
 
 
+async def _until_idle(client: httpx.AsyncClient) -> None:
+    await _until(client, lambda found: found == 0)
+
+
 async def _until(client: httpx.AsyncClient, enough: Callable[[int], bool]) -> None:
     async with asyncio.timeout(_FILLED_S):
         while True:
@@ -103,8 +107,8 @@ async def _until(client: httpx.AsyncClient, enough: Callable[[int], bool]) -> No
 
 
 async def ask(client: httpx.AsyncClient, case: Case) -> Recorded:
-    """The answer to ``case`` from the server behind ``client``; waits until it is idle where others'
-    streams matter. Raises TimeoutError."""
+    """The answer to ``case`` from the server behind ``client``; waits until it is idle, before and
+    after, where others' streams matter. Raises TimeoutError."""
     begun, text = asyncio.Event(), ""
 
     async def answered() -> tuple[httpx.Response, str]:
@@ -123,9 +127,10 @@ async def ask(client: httpx.AsyncClient, case: Case) -> Recorded:
     content = case.raw if case.raw is not None else json.dumps(case.body) if case.body is not None else None
     crowd = Crowd(client)
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(crowd.leave)
         if case.before or case.after or case.abort:
-            await _until(client, lambda requests: requests == 0)
+            await _until_idle(client)
+            stack.push_async_callback(_until_idle, client)
+        stack.push_async_callback(crowd.leave)
         for body in case.before:
             await crowd.join(body)
         asking = asyncio.create_task(answered())

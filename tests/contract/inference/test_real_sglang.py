@@ -1,100 +1,63 @@
-"""The real SGLang, started once: what the gateway relies on, and that the recordings are still true."""
+"""The real SGLang: that the recordings are still true, of each kind of answer one, and that it ends well."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import time
-from collections.abc import Iterator
+import signal
 
 import httpx
 import pytest
 
-from inference.cases import CASES, QUEUED_MAX, RUNNING_MAX, Case
-from inference.record import Recorded, ask, recorded
+from inference.cases import CASES, DRAINING, Case
+from inference.record import Recorded, ask, draining, recorded
+from tests.contract.inference.conftest import ANSWER_S, answered
 from tests.contract.inference.shape import body
-from tests.harness.engines import Engine, real_sglang
+from tests.harness.engines import Engine
 
-NOTICED_S = 3.0
-"""SGLang looks for a closed client every second, on a machine that may be busy."""
 CHECKED = (
-    "chat-stop",
-    "chat-stream-continuous",
-    "chat-stream-queue-full",
-    "bad-context",
-    "bad-list",
-    "models",
+    *("chat-stop", "chat-two-choices", "chat-developer", "chat-parts"),
+    *("chat-stream-continuous", "chat-stream-logprobs", "chat-stream-usage"),
+    *("chat-tools-required", "chat-tools-named", "chat-tools-auto", "chat-tools-history"),
+    *("bad-tools-missing", "bad-tools-and-format", "chat-json-schema", "bad-json-schema-type"),
+    *("text-two-prompts", "text-echo-logprobs", "text-stream-echo", "bad-echo-no-tokens", "text-suffix"),
+    *("bad-context", "bad-list", "bad-role", "bad-content-type", "bad-adapter", "bad-embeddings"),
+    *("chat-stream-aborted", "chat-aborted", "chat-stream-queue-full", "chat-queue-full"),
+    *("chat-stream-preempted", "models", "tokenize-tools", "bad-tokenize-both", "path-unknown"),
 )
-"""One of each kind; all of them take half a minute."""
+"""Some ten seconds on an idle machine."""
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    limits = ["--max-running-requests", str(RUNNING_MAX), "--max-queued-requests", str(QUEUED_MAX)]
-    with real_sglang(tmp_path_factory.mktemp("sglang"), *limits, port=port) as running:
-        yield running
+def same_shape(live: Recorded, kept: Recorded) -> None:
+    """Fails where an answer has changed in more than its values."""
+    assert (live.status, live.headers) == (kept.status, kept.headers), live.text
+    content_type = kept.headers.get("content-type", "")
+    assert json.dumps(body(content_type, live.text)) == json.dumps(body(content_type, kept.text))
 
 
-def client(engine: Engine) -> httpx.Client:
-    return httpx.Client(base_url=engine.url, timeout=60, trust_env=False)
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in CHECKED], ids=lambda c: c.name)
+def test_the_recordings_are_true(sglang: Engine, case: Case) -> None:
+    same_shape(answered(sglang, case), recorded(case.name))
 
 
-def answered(engine: Engine, case: Case) -> Recorded:
-    async def asked() -> Recorded:
-        async with httpx.AsyncClient(base_url=engine.url, timeout=60, trust_env=False) as http:
-            return await ask(http, case)
-
-    return asyncio.run(asked())
-
-
-def running(http: httpx.Client) -> int:
-    [load] = http.get("/v1/loads").json()["loads"]
-    return int(load["num_running_reqs"]) + int(load["num_waiting_reqs"])
-
-
-def until_running(http: httpx.Client, wanted: int, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while running(http) != wanted:
-        assert time.monotonic() < deadline, f"still {running(http)} requests"
-        time.sleep(0.1)
-
-
-def test_it_speaks_english(engine: Engine) -> None:
-    question = {"role": "user", "content": "What is the capital of France?"}
-    with client(engine) as http:
-        asked = {"model": "m", "messages": [question], "temperature": 0, "max_tokens": 30}
-        answer = http.post("/v1/chat/completions", json=asked).json()
+def test_it_speaks_english(sglang: Engine) -> None:
+    asked = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    url = f"{sglang.url}/v1/chat/completions"
+    answer = httpx.post(url, json={**asked, "max_tokens": 30}, timeout=ANSWER_S, trust_env=False).json()
     assert "Paris" in answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in CHECKED], ids=lambda c: c.name)
-def test_the_recordings_are_true(engine: Engine, case: Case) -> None:
-    live, kept = answered(engine, case), recorded(case.name)
-    assert (live.status, live.headers) == (kept.status, kept.headers)
-    content_type = kept.headers["content-type"]
-    assert json.dumps(body(content_type, live.text)) == json.dumps(body(content_type, kept.text))
+def test_it_serves_while_it_drains(sglang: Engine) -> None:
+    """The last of this engine's tests: it ends."""
 
+    async def asked() -> list[Recorded]:
+        def terminate() -> None:
+            sglang.process.send_signal(signal.SIGTERM)
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_ends_its_generation(engine: Engine, stream: bool) -> None:
-    asked = {
-        "model": "m",
-        "messages": [{"role": "user", "content": "Write a story."}],
-        "max_tokens": 3000,
-        "ignore_eos": True,
-        "stream": stream,
-    }
-    with client(engine) as watching:
-        until_running(watching, 0, NOTICED_S)
-        leaving = socket.create_connection(("127.0.0.1", engine.port))
-        content = json.dumps(asked).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n"
-        leaving.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
-        until_running(watching, 1, 10)
-        leaving.close()
-        until_running(watching, 0, NOTICED_S)
+        client = httpx.AsyncClient(base_url=sglang.url, timeout=ANSWER_S, trust_env=False)
+        async with client, draining(client, terminate):
+            return [await ask(client, case) for case in DRAINING]
+
+    for live in asyncio.run(asked()):
+        same_shape(live, recorded(live.case))
