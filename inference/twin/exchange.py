@@ -15,7 +15,7 @@ from inference.twin.errors import EngineError
 from inference.twin.http import JSON, SSE, Reply
 from inference.twin.request import Job
 from inference.twin.scheduler import Run, Scheduler
-from inference.twin.script import MISSING, Rule
+from inference.twin.script import DOUBLE, MISSING, Rule
 from inference.twin.shapes import Json
 from inference.twin.truth import Attempt
 from inference.twin.words import Plan
@@ -77,7 +77,8 @@ class Exchange:
         """Takes over the reply and submits the run, unless the script says otherwise."""
         self.writer = writer(self.job, self.clock.unix_ms() // 1000)
         self.received_s = self.clock.monotonic_s()
-        self.reply.split_at = self.rule.split_at
+        self.reply.split_at, self.reply.split_every = self.rule.split_at, self.rule.split_every
+        self.reply.head_pause_s = self.rule.head_pause_ms / 1000
         self.reply.gone = self._gone
         self.counters.begun(self.key, sum(self.job.prompt_tokens), sum(self.cached))
         if self.rule.cut_after_chunks == 0:
@@ -165,7 +166,8 @@ class Exchange:
         cached = sum(self.cached) if prompt_tokens else 0
         counted = self._counted(prompt_tokens, self._produced(), cached)
         if self.job.include_usage and counted is not None:
-            self.reply.chunk(self.writer.usage(counted))
+            for _ in range(2 if self.rule.usage == DOUBLE else 1):
+                self.reply.chunk(self.writer.usage(counted))
         self.reply.chunk(shapes.DONE)
         self.reply.finish()
         self._finished("scripted")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Final, cast
 
 from gateway.contract.clock import Clock
@@ -95,9 +96,11 @@ class Reply:
     def __init__(self, connection: Connection) -> None:
         """Made by the connection."""
         self._connection: Connection | None = connection
-        self._pieces: deque[bytes | None] = deque()
+        self._pieces: deque[tuple[bytes | None, float]] = deque()
         self.gone: Callable[[], None] | None = None
         self.split_at: int | None = None
+        self.split_every: int | None = None
+        self.head_pause_s = 0.0
 
     def whole(
         self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
@@ -118,22 +121,32 @@ class Reply:
 
     def start(self, status: int, content_type: str) -> None:
         """Status and headers of a body sent in chunks."""
-        self._send(self._head(status, content_type, {"transfer-encoding": "chunked"}))
+        head = self._head(status, content_type, {"transfer-encoding": "chunked"})
+        if not self.head_pause_s:
+            self._send(head)
+            return
+        half = len(head) // 2
+        self._drip(head[:half], self.head_pause_s)
+        self._drip(head[half:], 0.0)
 
     def chunk(self, data: bytes) -> None:
         """One piece of the body."""
-        at = self.split_at
-        if at is None or not -len(data) < at < len(data) or at == 0:
-            self._send(b"%x\r\n%b\r\n" % (len(data), data))
+        at, size = self.split_at, len(data)
+        if self.split_every is not None:
+            cuts = [*range(0, size, self.split_every), size]
+        elif at is not None and -size < at < size and at != 0:
+            cuts = [0, at % size, size]
+        else:
+            self._send(b"%x\r\n%b\r\n" % (size, data))
             return
-        for piece in (data[:at], data[at:]):
-            self._drip(b"%x\r\n%b\r\n" % (len(piece), piece))
+        for first, end in pairwise(cuts):
+            self._drip(b"%x\r\n%b\r\n" % (end - first, data[first:end]), SPLIT_PAUSE_S)
 
     def finish(self) -> None:
         """The end of a chunked body."""
         self._send(b"0\r\n\r\n")
         if self._pieces:
-            self._pieces.append(None)
+            self._pieces.append((None, 0.0))
         else:
             self._over()
 
@@ -161,24 +174,24 @@ class Reply:
 
     def _send(self, data: bytes) -> None:
         if self._pieces:
-            self._pieces.append(data)
+            self._pieces.append((data, SPLIT_PAUSE_S))
         elif self._connection is not None:
             self._connection.write(data)
 
-    def _drip(self, data: bytes) -> None:
-        self._pieces.append(data)
+    def _drip(self, data: bytes, pause_s: float) -> None:
+        self._pieces.append((data, pause_s))
         if len(self._pieces) == 1:
             self._drop()
 
     def _drop(self) -> None:
         if self._connection is None:
             return
-        piece = self._pieces[0]
+        piece, pause_s = self._pieces[0]
         if piece is None:
             self._over()
             return
         self._connection.write(piece)
-        asyncio.get_running_loop().call_later(SPLIT_PAUSE_S, self._dropped)
+        asyncio.get_running_loop().call_later(pause_s, self._dropped)
 
     def _dropped(self) -> None:
         self._pieces.popleft()

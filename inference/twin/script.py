@@ -13,6 +13,7 @@ from typing import Any, Final
 from inference.twin.errors import EngineError
 
 MISSING: Final = "missing"
+DOUBLE: Final = "double"
 
 
 class BadScript(ValueError):
@@ -34,9 +35,10 @@ class Rule:
     In the answer, chunks being content chunks, or tokens of an answer that is not streamed:
     ``stall_after_chunks`` (for ``stall_ms``, else until the client leaves), ``cut_after_chunks`` (0:
     before the headers; ``reset`` cuts by RST), ``error_after_chunks``, ``split_at`` writes each event
-    in two pieces, parted at that byte (negative: from its end); ``usage`` is ``missing`` or fields to
-    overwrite; ``extra_tokens`` beyond ``max_tokens``; ``length`` and ``text`` fix the answer;
-    ``tokens_per_s`` and ``ttft_ms`` its pace.
+    in two pieces, parted at that byte (negative: from its end), ``split_every`` in pieces of so many bytes;
+    ``head_pause_ms`` lies between the two halves of a stream's headers; ``usage`` is ``missing``,
+    ``double`` (a stream's usage event comes twice) or fields to overwrite; ``extra_tokens`` beyond
+    ``max_tokens``; ``length`` and ``text`` fix the answer; ``tokens_per_s`` and ``ttft_ms`` its pace.
     """
 
     contains: str | None = None
@@ -58,6 +60,8 @@ class Rule:
     reset: bool = False
     error_after_chunks: int | None = None
     split_at: int | None = None
+    split_every: int | None = None
+    head_pause_ms: int = 0
     usage: str | dict[str, Any] | None = None
     extra_tokens: int = 0
     length: int | None = None
@@ -104,8 +108,10 @@ def rules(document: object) -> list[Rule]:
         if unknown := sorted(entry.keys() - known):
             raise BadScript(f"rule {place}: no field {unknown[0]!r}; known are {', '.join(sorted(known))}")
         rule = Rule(**entry)
-        if isinstance(rule.usage, str) and rule.usage != MISSING:
-            raise BadScript(f"rule {place}: usage must be {MISSING!r} or an object")
+        if isinstance(rule.usage, str) and rule.usage not in (MISSING, DOUBLE):
+            raise BadScript(f"rule {place}: usage must be {MISSING!r}, {DOUBLE!r} or an object")
+        if rule.split_every is not None and rule.split_every < 1:
+            raise BadScript(f"rule {place}: split_every must be at least 1")
         made.append(rule)
     return made
 

@@ -176,6 +176,8 @@ async def test_a_stall_a_delay_and_a_split(engine: Twin) -> None:
             assert time.monotonic() - started >= at_least
             assert whole.text.endswith("data: [DONE]\n\n")
         plain = contents((await http.post(CHAT, json=asked("split", stream=True))).text)
+        engine.script({"contains": "split", "split_every": 7, "head_pause_ms": 20})
+        assert contents((await http.post(CHAT, json=asked("split", stream=True))).text) == plain
         engine.script()
         assert contents((await http.post(CHAT, json=asked("split", stream=True))).text) == plain
 
@@ -215,6 +217,28 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
             assert late.status_code == 200
             assert (await long).json()["usage"]["completion_tokens"] == 80
         assert await asyncio.to_thread(running.process.wait, SOON_S) == 0
+
+
+async def test_usage_that_comes_twice(engine: Twin) -> None:
+    engine.script({"contains": "twice", "usage": "double"})
+    options = {"stream_options": {"include_usage": True}}
+    async with client(engine) as http:
+        text = (await http.post(CHAT, json=asked("twice", stream=True, **options))).text
+    assert text.count('"choices":[],"usage":{') == 2
+
+
+async def test_a_client_that_leaves_unanswered_goes_unnoticed_for_a_while(tmp_path: Path) -> None:
+    options = ("--notice-ms", "300", "--tokens-per-s", "100")
+    with twin(tmp_path, *options) as running:
+        async with client(running) as http:
+            body = asked("leaves", rid="leaver", ignore_eos=True, max_tokens=5000)
+            leaving = asyncio.create_task(http.post(CHAT, json=body))
+            await until(lambda: is_running(running, "leaver"))
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        await until(lambda: outcome(running, "leaver") == "client_gone")
+        [attempt] = running.attempts("leaver")
+        assert attempt["completion_tokens"] >= 20
 
 
 async def test_unknown_rule_fields_are_refused(engine: Twin) -> None:
