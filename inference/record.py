@@ -93,7 +93,8 @@ async def until_busy(client: httpx.AsyncClient, requests: int) -> None:
     await _until(client, lambda found: found >= requests)
 
 
-async def _until_idle(client: httpx.AsyncClient) -> None:
+async def until_idle(client: httpx.AsyncClient) -> None:
+    """Until nothing runs or waits."""
     await _until(client, lambda found: found == 0)
 
 
@@ -128,8 +129,8 @@ async def ask(client: httpx.AsyncClient, case: Case) -> Recorded:
     crowd = Crowd(client)
     async with contextlib.AsyncExitStack() as stack:
         if case.before or case.after or case.abort:
-            await _until_idle(client)
-            stack.push_async_callback(_until_idle, client)
+            await until_idle(client)
+            stack.push_async_callback(until_idle, client)
         stack.push_async_callback(crowd.leave)
         for body in case.before:
             await crowd.join(body)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,6 +14,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from inference.cases import HIGH, JSON_SCHEMA, LOW, MIDDLE, QUEUED_MAX, RUNNING_MAX, SUM, WEATHER
+from inference.record import Crowd, until_idle
 from tests.harness.engines import SGLANG_START_S, Engine, real_sglang
 from tests.harness.gateway import MODEL, Gateway, free_ports, until
 
@@ -20,7 +24,8 @@ FRANCE: list[Any] = [{"role": "user", "content": "What is the capital of France?
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with real_sglang(tmp_path_factory.mktemp("sglang"), port=free_ports()) as running:
+    limits = ["--max-running-requests", str(RUNNING_MAX), "--max-queued-requests", str(QUEUED_MAX)]
+    with real_sglang(tmp_path_factory.mktemp("sglang"), *limits, port=free_ports()) as running:
         yield running
 
 
@@ -138,3 +143,130 @@ def test_the_engines_own_names_stay_inside(gateway: Gateway) -> None:
         for path in ("/server_info", "/model_info", "/get_model_info", "/flush_cache", "/generate"):
             assert client.get(f"http://127.0.0.1:{gateway.port}{path}").status_code == 404
         assert client.get("/loads").status_code == 404
+
+
+def test_a_tool_is_called(gateway: Gateway, sdk: OpenAI) -> None:
+    before = charged(gateway)
+    tools: Any = [{**WEATHER, "function": {**WEATHER["function"], "strict": True}}]
+    question: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+    asked: dict[str, Any] = {"model": MODEL, "messages": question, "tools": tools, "max_tokens": 150}
+    answer = sdk.chat.completions.create(**asked, tool_choice="required", temperature=0)
+    [call, *_] = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert set(json.loads(call.function.arguments)) == {"city", "unit"}
+    assert answer.usage is not None
+    assert charged(gateway) - before == answer.usage.total_tokens
+
+
+def test_an_answer_follows_a_schema(sdk: OpenAI) -> None:
+    wanted: Any = JSON_SCHEMA
+    answer = sdk.chat.completions.create(
+        model=MODEL, messages=FRANCE, response_format=wanted, max_tokens=60, temperature=0
+    )
+    assert set(json.loads(answer.choices[0].message.content or "")) == {"capital", "big"}
+
+
+def test_probabilities_and_echo(sdk: OpenAI) -> None:
+    told = sdk.chat.completions.create(
+        model=MODEL, messages=FRANCE, max_tokens=3, temperature=0, logprobs=True, top_logprobs=2
+    ).choices[0]
+    assert told.logprobs is not None
+    assert told.logprobs.content is not None
+    assert "".join(one.token for one in told.logprobs.content) == told.message.content
+    assert {len(one.top_logprobs) for one in told.logprobs.content} == {2}
+    text = sdk.completions.create(
+        model=MODEL, prompt="The capital of France is", max_tokens=3, echo=True, logprobs=1, temperature=0
+    ).choices[0]
+    assert text.text.startswith("The capital of France is")
+    assert text.logprobs is not None
+    assert "".join(text.logprobs.tokens or []) == text.text
+
+
+def test_two_choices_streamed_cost_one_prompt(gateway: Gateway, sdk: OpenAI) -> None:
+    before = charged(gateway)
+    options: Any = {"stream_options": {"include_usage": True}}
+    stream = sdk.chat.completions.create(
+        model=MODEL, messages=FRANCE, n=2, max_tokens=9, temperature=1, stream=True, **options
+    )
+    chunks = list(stream)
+    texts = {0: "", 1: ""}
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert all(texts.values())
+    assert len({chunk.id for chunk in chunks}) == 1
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens <= 18
+    assert charged(gateway) - before == usage.total_tokens
+
+
+def test_tokenize_costs_nothing_and_tells_what_a_chat_is_charged(gateway: Gateway, sdk: OpenAI) -> None:
+    asked = {"model": MODEL, "messages": FRANCE, "tools": [SUM]}
+    before = charged(gateway)
+    with gateway.client() as client:
+        told = client.post("/tokenize", json=asked).json()["count"]
+        assert charged(gateway) == before
+        answer = client.post("/chat/completions", json={**asked, "max_tokens": 1, "temperature": 0}).json()
+    assert answer["usage"]["prompt_tokens"] == told
+
+
+@asynccontextmanager
+async def crowd(engine: Engine) -> AsyncIterator[Crowd]:
+    """Streams of others that go to the engine beside the gateway; it is idle before and after."""
+    async with httpx.AsyncClient(base_url=engine.url, timeout=SGLANG_START_S, trust_env=False) as client:
+        await until_idle(client)
+        others = Crowd(client)
+        try:
+            yield others
+        finally:
+            await others.leave()
+            await until_idle(client)
+
+
+def public_client(gateway: Gateway) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {gateway.api_key}", "cache-control": "no-store"}
+    return httpx.AsyncClient(
+        base_url=gateway.base_url, headers=headers, timeout=SGLANG_START_S, trust_env=False
+    )
+
+
+async def test_a_full_queue_is_a_503_with_the_time_to_come_again(gateway: Gateway, engine: Engine) -> None:
+    before = charged(gateway)
+    async with crowd(engine) as others, public_client(gateway) as client:
+        # Of the gateway's own priority: requests without one are put out for its.
+        for body in (LOW,) * (RUNNING_MAX + QUEUED_MAX):
+            await others.join(body)
+        for stream in (False, True):
+            asked = {"model": MODEL, "messages": FRANCE, "max_tokens": 4, "stream": stream}
+            answer = await client.post("/chat/completions", json=asked)
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["error"]["code"] == "engine_overloaded"
+            assert int(answer.headers["retry-after"]) >= 1
+    assert charged(gateway) == before
+
+
+async def test_a_preempted_stream_ends_with_an_error_and_costs_what_it_produced(
+    gateway: Gateway, engine: Engine
+) -> None:
+    before = charged(gateway)
+    body: dict[str, Any] = {"model": MODEL, "messages": FRANCE, "max_tokens": 600, "ignore_eos": True}
+    body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    received: list[str] = []
+    async with crowd(engine) as others, public_client(gateway) as client:
+        await others.join(LOW)
+        async with client.stream("POST", "/chat/completions", json=body) as answer:
+            assert answer.status_code == 200
+            lines = (line async for line in answer.aiter_lines() if line)
+            while len(received) < 5:
+                received.append(await anext(lines))
+            for other in (LOW, LOW, HIGH):
+                await others.join(other, already=1)
+            others.send(MIDDLE)
+            received += [line async for line in lines]
+    assert received[-1] == "data: [DONE]"
+    *chunks, error = (json.loads(line.removeprefix("data: ")) for line in received[:-1])
+    assert set(error["error"]) == {"message", "type", "param", "code"}
+    produced = [chunk["usage"]["total_tokens"] for chunk in chunks if chunk.get("usage")]
+    assert charged(gateway) - before == produced[-1]
