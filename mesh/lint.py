@@ -1,6 +1,7 @@
 """What the compiler cannot know: whether Istio takes the resources, and whether Envoy knows the fields.
 
-istio       each resource against the schema of Istio 1.31 (mesh/schema)
+istio       each resource against the schema of Istio 1.31 (mesh/schema); the checks across resources
+            leave out what it refuses
 envoy       each EnvoyFilter value, and every typed_config in it, against the descriptors inside the
             Envoy binary; istiod only warns of unknown fields and the CRD does not look inside
 failover    retryRemoteLocalities without outlierDetection does nothing: Istio makes no priorities
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ from google.protobuf import json_format
 from gateway.config.document import PathKey, PolicyError, Problem, validate
 from gateway.contract.headers import POOL, STREAM
 from mesh.compile import Resource, Resources
+from mesh.compile.resources import shown
 from mesh.descriptors import DescriptorsMissing, envoy_pool, message_class
 from mesh.envoy_binary import envoy_path
 
@@ -36,6 +39,8 @@ VALUE_TYPES: Final = {
 }
 """The Envoy message that the value of an EnvoyFilter patch is."""
 TYPE_PREFIX: Final = "type.googleapis.com/"
+_MESSAGE_MAX: Final = 300
+"""Characters."""
 
 
 def lint(resources: Resources, binary: Path | None = None) -> tuple[Problem, ...]:
@@ -44,12 +49,17 @@ def lint(resources: Resources, binary: Path | None = None) -> tuple[Problem, ...
     Call it beside ``compile_mesh``, which refuses bad references and everything outside its subset.
     """
     problems: list[Problem] = []
+    sound: list[Resource] = []
     for resource in resources:
-        problems += _istio(resource)
+        refused = _istio(resource)
+        problems += refused
+        if not refused:
+            sound.append(resource)
         if resource.kind == "EnvoyFilter":
             problems += _envoy(resource, binary or envoy_path())
-    problems += _failover(resources)
-    problems += _cors(resources)
+    if all(resource in sound for resource in resources if resource.kind == "DestinationRule"):
+        problems += _failover(sound)  # else a rule would only seem to be missing
+    problems += _cors(sound)
     return tuple(problems)
 
 
@@ -63,11 +73,18 @@ def _istio(resource: Resource) -> tuple[Problem, ...]:
     spec = _schemas().get(resource.kind)
     if spec is None:
         return ()
+    if "spec" not in resource.document.data:
+        return (resource.document.problem(("spec",), "is missing", f"every {resource.kind} has one"),)
     try:
-        validate(resource.document, {"type": "object", "required": ["spec"], "properties": {"spec": spec}})
+        validate(resource.document, {"type": "object", "properties": {"spec": spec}})
     except PolicyError as error:
-        return error.problems
+        return tuple(replace(problem, message=_cut(problem.message)) for problem in error.problems)
     return ()
+
+
+def _cut(message: str) -> str:
+    """A message of a library, which shows the whole value, in a readable length."""
+    return message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}..."
 
 
 # --- Envoy's own fields ---
@@ -93,8 +110,8 @@ def _envoy(resource: Resource, binary: Path) -> Iterator[Problem]:
                 yield outer
 
 
-def _typed(value: Any, path: PathKey) -> Iterator[tuple[PathKey, str, Any]]:
-    """Path, message type and content of every typed config, innermost first."""
+def _typed(value: Any, path: PathKey) -> Iterator[tuple[PathKey, Any, Any]]:
+    """Path, ``@type`` and content of every typed config, innermost first."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _typed(item, (*path, index))
@@ -103,19 +120,24 @@ def _typed(value: Any, path: PathKey) -> Iterator[tuple[PathKey, str, Any]]:
             yield from _typed(item, (*path, name))
         if "@type" in value:
             content = {name: item for name, item in value.items() if name != "@type"}
-            yield path, str(value["@type"]).removeprefix(TYPE_PREFIX), content
+            yield path, value["@type"], content
 
 
-def _refusal(path: PathKey, kind: str, content: Any, binary: Path, resource: Resource) -> Problem | None:
+def _refusal(path: PathKey, kind: Any, content: Any, binary: Path, resource: Resource) -> Problem | None:
     """What Envoy's own schema says against ``content`` being the message ``kind``."""
+    document = resource.document
+    if not isinstance(kind, str):
+        return document.problem((*path, "@type"), f"must be a text, got {shown(kind)}", f"{TYPE_PREFIX}...")
     try:
-        json_format.ParseDict(content, message_class(kind, binary)(), descriptor_pool=envoy_pool(binary))
+        made = message_class(kind.removeprefix(TYPE_PREFIX), binary)()
+        # By its text: only so does the parser turn every error of its own into a ParseError.
+        json_format.Parse(json.dumps(content), made, descriptor_pool=envoy_pool(binary))
     except DescriptorsMissing as error:
-        return resource.document.problem((*path, "@type"), str(error), "this Envoy has no such message")
+        return document.problem((*path, "@type"), _cut(str(error)), "this Envoy has no such message")
     except json_format.ParseError as error:
         field = re.search(r'no field named "([^"]+)"(?: at "([^"]*)")?', str(error))
         at = _deepest(path, content, field.group(1)) if field else path
-        return resource.document.problem(at, str(error).splitlines()[0])
+        return document.problem(at, _cut(str(error).splitlines()[0]))
     return None
 
 
@@ -139,7 +161,7 @@ def _deepest(path: PathKey, content: Any, name: str) -> PathKey:
 # --- across resources ---
 
 
-def _failover(resources: Resources) -> Iterator[Problem]:
+def _failover(resources: Sequence[Resource]) -> Iterator[Problem]:
     """Remote retries to a host whose DestinationRule has no outlier detection."""
     with_outliers = {
         resource.document.data["spec"].get("host")
@@ -163,7 +185,7 @@ def _failover(resources: Resources) -> Iterator[Problem]:
                     )
 
 
-def _cors(resources: Resources) -> Iterator[Problem]:
+def _cors(resources: Sequence[Resource]) -> Iterator[Problem]:
     """CORS policies that no request meets: a route that needs a header of admit is never picked before it."""
     for resource in resources:
         if resource.kind != "VirtualService":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,10 +10,10 @@ from typing import Any, Final
 from gateway.config.document import PolicyError, Problem
 from mesh.compile.cors import CORS_FILTER
 from mesh.compile.patches import HCM_NAME, Generated, Patch, apply_patches, patches_of
-from mesh.compile.resources import Collector, Resource, Resources
+from mesh.compile.resources import Collector, Resource, Resources, shown
 from mesh.compile.routes import Router, Server, servers_of
 from mesh.compile.security import config_map_data, custom_filters, providers_of
-from mesh.compile.services import clusters_of, rules_of, services_of
+from mesh.compile.services import Service, clusters_of, rules_of, services_of
 from mesh.compile.target import Endpoints, Target
 
 KINDS: Final = {
@@ -28,6 +29,8 @@ MESH_CONFIG: Final = "istio"
 """The ConfigMap that holds Istio's MeshConfig."""
 POLICY: Final = "tidegate-policy"
 """The ConfigMap that holds Tidegate's own policy files."""
+_FILE_NAME: Final = re.compile(r"(?!\.+$)[-._a-zA-Z0-9]{1,253}")
+"""Kubernetes' keys of a ConfigMap: each becomes a file, so none may lead out of its directory."""
 ROUTER: Final = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -49,8 +52,19 @@ def policy_files(resources: Resources) -> dict[str, str]:
     for resource in resources:
         if resource.kind == "ConfigMap" and resource.name == POLICY:
             data = config_map_data(resource)
+            for name in resource.document.data["data"]:
+                if not _FILE_NAME.fullmatch(name):
+                    message, mend = f"{shown(name)} is no name of a file", "Kubernetes takes [-._a-zA-Z0-9]+"
+                    data.refuse_at((*data.path, name), message, mend)
             return {name: data.text(name) for name in resource.document.data["data"]}
-    raise PolicyError([Problem(file="kustomization.yaml", line=1, path="", message=f"no ConfigMap {POLICY}")])
+    problem = Problem(
+        file="kustomization.yaml",
+        line=1,
+        path="configMapGenerator",
+        message=f"no ConfigMap {POLICY}",
+        mend="mesh/base generates it from its policy directory",
+    )
+    raise PolicyError([problem])
 
 
 def compile_mesh(resources: Resources, endpoints: Endpoints, target: Target) -> Compiled:
@@ -65,22 +79,8 @@ def compile_mesh(resources: Resources, endpoints: Endpoints, target: Target) -> 
     collector.each(Router(servers=servers, services=services, rules=rules).add, kinds["VirtualService"])
     collector.close()
 
-    providers: dict[str, dict[str, Any]] = {}
+    providers = _providers(kinds["ConfigMap"], services)
     filters: list[dict[str, Any]] = []
-
-    def mesh_config(resource: Resource) -> None:
-        if resource.name == MESH_CONFIG:
-            providers.update(providers_of(resource, services))
-        elif resource.name != POLICY:
-            problem = resource.document.problem(
-                ("metadata", "name"),
-                f"{resource.name!r}: no such ConfigMap",
-                f"known: {MESH_CONFIG}, {POLICY}",
-            )
-            raise PolicyError([problem])
-
-    collector.each(mesh_config, kinds["ConfigMap"])
-    collector.close()
     collector.each(
         lambda resource: filters.extend(custom_filters(resource, providers, target)),
         kinds["AuthorizationPolicy"],
@@ -106,20 +106,51 @@ def compile_mesh(resources: Resources, endpoints: Endpoints, target: Target) -> 
     return Compiled(bootstrap=generated.bootstrap, diagnostics=_diagnostics(kinds["ServiceEntry"], endpoints))
 
 
+def _providers(config_maps: list[Resource], services: Mapping[str, Service]) -> dict[str, dict[str, Any]]:
+    """The ext_authz filter of each provider that the MeshConfig names. Raises PolicyError."""
+    providers: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+
+    def read(resource: Resource) -> None:
+        message = mend = ""
+        if resource.name not in (MESH_CONFIG, POLICY):
+            message, mend = "no such ConfigMap", f"known: {MESH_CONFIG}, {POLICY}"
+        elif resource.name in seen:
+            message, mend = "stands in two namespaces", "keep one: only one can be in force"
+        if message:
+            problem = resource.document.problem(("metadata", "name"), f"{resource.name!r}: {message}", mend)
+            raise PolicyError([problem])
+        seen.add(resource.name)
+        if resource.name == MESH_CONFIG:
+            providers.update(providers_of(resource, services))
+
+    collector = Collector()
+    collector.each(read, config_maps)
+    collector.close()
+    return providers
+
+
 def _by_kind(resources: Resources) -> dict[str, list[Resource]]:
-    """Resources of each known kind. Raises PolicyError for unknown kinds and API versions."""
+    """Resources of each known kind. Raises PolicyError for unknown kinds and API versions, and for two
+    resources of one kind, namespace and name, of which Kubernetes would keep the last."""
     kinds: dict[str, list[Resource]] = {kind: [] for kind in KINDS}
     problems = []
+    seen: dict[str, str] = {}
     for resource in resources:
         document = resource.document
-        if resource.kind not in KINDS:
-            message = f"{resource.kind!r} is not supported"
+        if resource.reference in seen:
+            message = f"{shown(resource.reference)} stands twice"
+            mend = f"the first is at {seen[resource.reference]}"
+            problems.append(document.problem(("metadata", "name"), message, mend))
+        elif resource.kind not in KINDS:
+            message = f"{shown(resource.kind)} is not supported"
             problems.append(document.problem(("kind",), message, f"known: {', '.join(KINDS)}"))
         elif resource.api_version != KINDS[resource.kind]:
-            message = f"{resource.api_version!r} is not supported for {resource.kind}"
+            message = f"{shown(resource.api_version)} is not supported for {resource.kind}"
             problems.append(document.problem(("apiVersion",), message, f"use {KINDS[resource.kind]}"))
         else:
             kinds[resource.kind].append(resource)
+        seen.setdefault(resource.reference, f"{document.file}:{document.line(('metadata',))}")
     if problems:
         raise PolicyError(problems)
     return kinds

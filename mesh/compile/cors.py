@@ -10,6 +10,7 @@ only those refusals that have passed the filter.
 from __future__ import annotations
 
 import re
+import warnings
 from decimal import Decimal
 from typing import Any, Final
 
@@ -81,12 +82,19 @@ def _origin(item: Fields) -> dict[str, Any]:
             "end it in a colon, for any port of one host, or name the origins",
         )
     if kind == "regex":
-        try:
-            re.compile(text)
-        except re.error as error:
-            item.refuse(kind, f"is no regular expression: {error}")
+        _check_regex(item, kind, text)
         return {"safe_regex": {"regex": text}}
     return {_KINDS[kind]: text}
+
+
+def _check_regex(item: Fields, kind: str, text: str) -> None:
+    """Refuse what Python cannot compile, and what it warns of: it reads that otherwise than RE2."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(text)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        item.refuse(kind, f"is no regular expression: {error}", "write it in RE2's syntax")
 
 
 def _takes_any(matcher: dict[str, Any]) -> bool:

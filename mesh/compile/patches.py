@@ -1,8 +1,9 @@
 """EnvoyFilter patches, with Istio's matching and merging.
 
 Source: Istio 1.31, pilot/pkg/networking/core/envoyfilter. Stricter than Istio: a patch that matches
-nothing, a filter name that stands twice (cors may), or a gRPC service in a cluster that does not exist
-is an error. Values are Envoy's JSON with its own field names (snake_case): camelCase would escape the merge.
+nothing, a filter name that stands twice (cors may), a gRPC service in a cluster that does not exist, or a
+value for what another kind of patch is made for is an error. Values are Envoy's JSON with its own field
+names (snake_case): camelCase would escape the merge.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Final
 
 from gateway.config.document import PathKey
 from mesh.compile.cors import REPEATABLE
-from mesh.compile.merge import merged
-from mesh.compile.resources import Collector, Fields, Resource, shown
+from mesh.compile.merge import merged, mismatch
+from mesh.compile.resources import Collector, Fields, Resource, listed, shown
 from mesh.compile.routes import selects
 from mesh.compile.target import Target
 
@@ -31,6 +32,21 @@ OPERATIONS: Final = {
     "BOOTSTRAP": ("MERGE",),
 }
 """What is supported, in the order in which kinds are applied."""
+RESERVED: Final = {
+    "CLUSTER": {"name": "every route names it"},
+    "LISTENER": {
+        "name": "it is Istio's",
+        "filter_chains": "use applyTo: NETWORK_FILTER or HTTP_FILTER",
+    },
+    "NETWORK_FILTER": {
+        "http_filters": "use applyTo: HTTP_FILTER",
+        "route_config": "use applyTo: VIRTUAL_HOST or HTTP_ROUTE",
+    },
+    "VIRTUAL_HOST": {"name": "it is Istio's"},
+    "HTTP_ROUTE": {"name": "it is the VirtualService's"},
+    "BOOTSTRAP": {"static_resources": "use applyTo: LISTENER or CLUSTER with operation: ADD"},
+}
+"""What a MERGE may not set, and what to do instead: Istio puts it together itself, patches match by it."""
 _CAMEL: Final = re.compile(r"[a-z][a-z0-9]*[A-Z][A-Za-z0-9]*")
 
 
@@ -122,16 +138,37 @@ def _check_services(patch: Patch, generated: Generated) -> None:
     1.40, let it pass): refuse it here."""
     clusters = {cluster["name"] for cluster in generated.clusters}
     for path, key, value in _walk(patch.value, patch.value_path):
-        if key == "envoy_grpc" and value.get("cluster_name") not in clusters:
-            known = ", ".join(sorted(clusters))
-            name = shown(value.get("cluster_name"))
-            patch.entry.refuse_at((*path, "cluster_name"), f"{name}: no such cluster", f"known: {known}")
+        if key != "envoy_grpc":
+            continue
+        if not isinstance(value, dict):
+            patch.entry.refuse_at(path, f"must be a mapping, got {shown(value)}", "name a cluster in it")
+        name = value.get("cluster_name")
+        if not isinstance(name, str) or name not in clusters:
+            known = f"known: {listed(sorted(clusters))}"
+            patch.entry.refuse_at((*path, "cluster_name"), f"{shown(name)}: no such cluster", known)
 
 
 def _require(matched: int, patch: Patch, known: Iterable[object]) -> None:
     if not matched:
-        names = ", ".join(map(str, known)) or "none"
-        patch.entry.refuse_at((*patch.entry.path, "match"), "matches nothing", f"there are: {names}")
+        patch.entry.refuse_at((*patch.entry.path, "match"), "matches nothing", f"there are: {listed(known)}")
+
+
+def _merged(patch: Patch, made: dict[str, Any]) -> dict[str, Any]:
+    """``made`` with the patch's value merged in. Refuses what has another form than what it meets."""
+    found = mismatch(made, patch.value)
+    if found:
+        where, form = found
+        patch.entry.refuse_at((*patch.value_path, *where), f"cannot be merged: must be {form}")
+    result = merged(made, patch.value)
+    assert isinstance(result, dict)
+    return result
+
+
+def _check_reserved(patch: Patch, value: dict[str, Any], path: PathKey) -> None:
+    """Refuse the fields of ``value``, which stands at ``path``, that are not this kind's to set."""
+    for name, mend in RESERVED[patch.apply_to].items():
+        if name in value:
+            patch.entry.refuse_at((*path, name), f"is not for {patch.apply_to} to merge", mend)
 
 
 # --- clusters ---
@@ -148,11 +185,12 @@ def _clusters(patch: Patch, generated: Generated) -> None:
     port = str(cluster.whole("portNumber", 1, 65535)) if cluster.has("portNumber") else None
     cluster.done()
     patch.match.done()
+    _check_reserved(patch, patch.value, patch.value_path)
     matched = 0
     for index, made in enumerate(generated.clusters):
         _, made_port, _, host = made["name"].split("|") if made["name"].count("|") == 3 else ("",) * 4
         if service in (None, host) and port in (None, made_port):
-            generated.clusters[index] = merged(made, patch.value)
+            generated.clusters[index] = _merged(patch, made)
             matched += 1
     _require(matched, patch, (made["name"] for made in generated.clusters))
 
@@ -160,9 +198,9 @@ def _clusters(patch: Patch, generated: Generated) -> None:
 def _require_name(patch: Patch, taken: Iterable[str]) -> None:
     name = patch.value.get("name")
     if not isinstance(name, str) or not name:
-        patch.entry.refuse_at(patch.value_path, "name is missing", "add it")
+        patch.entry.refuse_at(patch.value_path, "name is missing or no text", "add it")
     if name in set(taken):
-        patch.entry.refuse_at((*patch.value_path, "name"), f"{name} stands already")
+        patch.entry.refuse_at((*patch.value_path, "name"), f"{name} stands already", "take another name")
 
 
 # --- listeners and their filters ---
@@ -174,7 +212,7 @@ def _ports(patch: Patch, listener: Fields, generated: Generated) -> list[int]:
         return list(generated.listeners)
     port = listener.whole("portNumber", 1, 65535)
     if port not in generated.listeners:
-        listener.refuse("portNumber", "has no Gateway", f"known: {', '.join(map(str, generated.listeners))}")
+        listener.refuse("portNumber", "has no Gateway", f"known: {listed(generated.listeners)}")
     return [port]
 
 
@@ -189,8 +227,9 @@ def _listeners(patch: Patch, generated: Generated) -> None:
     ports = _ports(patch, listener, generated)
     listener.done()
     patch.match.done()
+    _check_reserved(patch, patch.value, patch.value_path)
     for port in ports:
-        generated.listeners[port] = merged(generated.listeners[port], patch.value)
+        generated.listeners[port] = _merged(patch, generated.listeners[port])
 
 
 def connection_manager(listener: dict[str, Any]) -> dict[str, Any]:
@@ -215,15 +254,19 @@ def _filter_fields(patch: Patch, generated: Generated) -> tuple[list[int], Field
 
 def _merge_filter(patch: Patch, made: dict[str, Any]) -> dict[str, Any]:
     """``made`` with the patch merged in; both must be configs of one type."""
-    theirs = patch.value.get("typed_config", {}).get("@type")
-    if theirs != made["typed_config"]["@type"]:
+    ours, theirs = _type_of(made), _type_of(patch.value)
+    if theirs is None or theirs != ours:
         path = (*patch.value_path, "typed_config", "@type")
-        patch.entry.refuse_at(path, f"must be {made['typed_config']['@type']}, got {shown(theirs)}")
+        patch.entry.refuse_at(path, f"must be {ours or 'of a filter that has one'}, got {shown(theirs)}")
     if patch.value.get("name", made["name"]) != made["name"]:
         patch.entry.refuse_at((*patch.value_path, "name"), f"must be {made['name']}")
-    result = merged(made, patch.value)
-    assert isinstance(result, dict)
-    return result
+    return _merged(patch, made)
+
+
+def _type_of(value: dict[str, Any]) -> Any:
+    """The ``@type`` of a filter's config; None when it has none."""
+    config = value.get("typed_config")
+    return config.get("@type") if isinstance(config, dict) else None
 
 
 def _network_filters(patch: Patch, generated: Generated) -> None:
@@ -231,7 +274,9 @@ def _network_filters(patch: Patch, generated: Generated) -> None:
     network.done()
     for port in ports:
         filters = generated.listeners[port]["filter_chains"][0]["filters"]
-        filters[0] = _merge_filter(patch, filters[0])
+        made = _merge_filter(patch, filters[0])
+        _check_reserved(patch, patch.value["typed_config"], (*patch.value_path, "typed_config"))
+        filters[0] = made
 
 
 def _http_filters(patch: Patch, generated: Generated) -> None:
@@ -247,7 +292,7 @@ def _http_filters(patch: Patch, generated: Generated) -> None:
         names = [made["name"] for made in filters]
         if anchor and anchor not in names:
             path = (*network.path, "subFilter", "name")
-            patch.entry.refuse_at(path, f"{anchor}: no such filter on {port}", f"known: {', '.join(names)}")
+            patch.entry.refuse_at(path, f"{anchor}: no such filter on {port}", f"known: {listed(names)}")
         if patch.operation == "MERGE":
             at = names.index(anchor)
             filters[at] = _merge_filter(patch, filters[at])
@@ -283,30 +328,32 @@ def _route_tables(patch: Patch, generated: Generated) -> tuple[list[dict[str, An
 
 def _virtual_hosts(patch: Patch, generated: Generated) -> None:
     tables, host, _ = _route_tables(patch, generated)
+    _check_reserved(patch, patch.value, patch.value_path)
     matched = 0
     for made in tables:
         if host in ("", made["name"]):
-            made.update(merged(made, patch.value))
+            made.update(_merged(patch, made))
             matched += 1
     _require(matched, patch, (made["name"] for made in tables))
 
 
 def _http_routes(patch: Patch, generated: Generated) -> None:
     tables, host, route = _route_tables(patch, generated)
+    _check_reserved(patch, patch.value, patch.value_path)
     matched = 0
     for made in tables:
         for index, entry in enumerate(made["routes"]):
-            if host in ("", made["name"]) and route in ("", entry["name"]):
-                made["routes"][index] = merged(entry, patch.value)
+            if host in ("", made["name"]) and route in ("", entry.get("name")):
+                made["routes"][index] = _merged(patch, entry)
                 matched += 1
-    _require(
-        matched, patch, (f"{made['name']} {entry['name']}" for made in tables for entry in made["routes"])
-    )
+    names = (f"{made['name']} {entry.get('name', '')}" for made in tables for entry in made["routes"])
+    _require(matched, patch, names)
 
 
 def _bootstrap(patch: Patch, generated: Generated) -> None:
     patch.match.done()
-    generated.bootstrap = merged(generated.bootstrap, patch.value)
+    _check_reserved(patch, patch.value, patch.value_path)
+    generated.bootstrap = _merged(patch, generated.bootstrap)
 
 
 _APPLY: Final[dict[str, Callable[[Patch, Generated], None]]] = {

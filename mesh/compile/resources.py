@@ -8,14 +8,20 @@ ignored, and the message names file, line, path, value and what is known there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-from gateway.config.document import Document, PathKey, PolicyError, Problem, parse_documents
+from gateway.config.document import Document, PathKey, PolicyError, Problem, parse_documents, path_text
+from mesh.compile.plain import check_plain
 
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
+_Entry = TypeVar("_Entry")
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s))+")
+_DURATION_CHARACTERS: Final = 64
+"""Longer ones are digits without sense, which Decimal would round or refuse."""
+DURATION_S_MAX: Final = 315_576_000_000
+"""protobuf's google.protobuf.Duration: 10,000 years."""
 _UNIT_S: Final = {"h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
 _SHOWN: Final = 60
 """Characters of an offending value that a message shows."""
@@ -61,35 +67,36 @@ Resources = tuple[Resource, ...]
 
 
 def resource_from(document: Document) -> Resource:
-    """The identity of one built object. Raises PolicyError when it has none."""
-    data = document.data if isinstance(document.data, dict) else {}
+    """The identity of one built object. Raises PolicyError when it has none, and for what is no JSON."""
+    check_plain(document)
+    data = document.data
+    if not isinstance(data, dict):
+        mend = "a resource has apiVersion, kind and metadata"
+        raise PolicyError([document.problem((), f"must be a mapping, got {shown(data)}", mend)])
     metadata = data.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    found = {
-        "apiVersion": data.get("apiVersion"),
-        "kind": data.get("kind"),
-        "metadata.name": metadata.get("name"),
-        "metadata.namespace": metadata.get("namespace"),
+    if not isinstance(metadata, dict):
+        problem = document.problem(("metadata",), f"must be a mapping, got {shown(metadata)}", "name it")
+        raise PolicyError([problem])
+    found: dict[PathKey, Any] = {
+        ("apiVersion",): data.get("apiVersion"),
+        ("kind",): data.get("kind"),
+        ("metadata", "name"): metadata.get("name"),
+        ("metadata", "namespace"): metadata.get("namespace"),
     }
     problems = [
-        document.problem((), f"{name} must be a text, got {value!r}", "every resource names it")
-        for name, value in found.items()
+        document.problem(path, f"must be a text, got {shown(value)}", "every resource names it")
+        for path, value in found.items()
         if not isinstance(value, str) or not value
     ]
     if problems:
         raise PolicyError(problems)
-    return Resource(
-        api_version=str(found["apiVersion"]),
-        kind=str(found["kind"]),
-        name=str(found["metadata.name"]),
-        namespace=str(found["metadata.namespace"]),
-        document=document,
-    )
+    api_version, kind, name, namespace = found.values()
+    return Resource(api_version=api_version, kind=kind, namespace=namespace, name=name, document=document)
 
 
 def seconds(text: str) -> Decimal | None:
     """``1m30s`` or ``250ms`` in seconds; None when it is no such duration (Go's form, as the CRDs take)."""
-    if not _DURATION.fullmatch(text):
+    if len(text) > _DURATION_CHARACTERS or not _DURATION.fullmatch(text):
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
     return sum((Decimal(number) * _UNIT_S[unit] for number, unit in parts), Decimal(0))
@@ -130,17 +137,26 @@ class Fields:
     def raw(self, name: str) -> Any:
         """The field as it stands. The caller must carry all of it into the output."""
         if not self.has(name):
+            if not self.path:
+                self.refuse_at((name,), "is missing", "add it")
             self.refuse_at(self.path, f"{name} is missing", "add it")
         return self._data[name]
 
-    def text(self, name: str, choices: Sequence[str] = ()) -> str:
+    def text(self, name: str, choices: Sequence[str] | None = None) -> str:
         """A non-empty string, one of ``choices`` when given."""
         value = self.raw(name)
         if not isinstance(value, str) or not value:
             self.refuse(name, "must be a non-empty text")
-        if choices and value not in choices:
-            self.refuse(name, "is not supported", f"known here: {', '.join(choices)}")
+        if choices is not None and value not in choices:
+            self.refuse(name, "is not supported", f"known here: {listed(choices)}")
         return value
+
+    def reference(self, name: str, declared: Mapping[str, _Entry], by: str) -> _Entry:
+        """What the field names among ``declared``; ``by`` says to a reader what declares such a thing."""
+        value = self.text(name)
+        if value not in declared:
+            self.refuse(name, "is declared nowhere", f"known: {listed(declared)}; {by} declares one")
+        return declared[value]
 
     def whole(self, name: str, low: int = 0, high: int = 2**32 - 1) -> int:
         """A whole number within ``low..high``."""
@@ -157,11 +173,13 @@ class Fields:
         return value
 
     def duration(self, name: str) -> str:
-        """A duration of at least 1 ms (the CRDs' own rule), as protobuf JSON."""
+        """A duration from 1 ms (the CRDs' own rule) to DURATION_S_MAX, as protobuf JSON."""
         value = self.raw(name)
         span = seconds(value) if isinstance(value, str) else None
         if span is None or span < Decimal("0.001"):
             self.refuse(name, "must be a duration of at least 1ms", "such as 250ms, 10s or 5m")
+        if span > DURATION_S_MAX:
+            self.refuse(name, f"is longer than {DURATION_S_MAX}s", "Envoy knows none that long")
         return proto_duration(span)
 
     def texts(self, name: str) -> list[str]:
@@ -217,6 +235,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
+def listed(names: Iterable[object]) -> str:
+    """Names as messages list them."""
+    return ", ".join(map(str, names)) or "none"
+
+
 def nested_document(fields: Fields, name: str) -> Resource:
     """The one YAML document inside the text field ``name`` (a ConfigMap's value), with its own lines."""
     path = (*fields.path, name)
@@ -227,20 +250,22 @@ def nested_document(fields: Fields, name: str) -> Resource:
     except PolicyError as error:
         raise PolicyError(
             [
-                Problem(file=p.file, line=start + p.line, path=p.path, message=p.message, mend=p.mend)
+                Problem(
+                    file=p.file,
+                    line=start + p.line,
+                    path=path_text(path) + ("." if p.path[:1] not in ("", "[") else "") + p.path,
+                    message=p.message,
+                    mend=p.mend,
+                )
                 for p in error.problems
             ]
         ) from error
     if len(documents) != 1:
         fields.refuse(name, f"must hold one YAML document, has {len(documents)}")
     lines = {(*path, *inner): start + line for inner, line in documents[0].lines.items()}
-    return Resource(
-        api_version=fields.resource.api_version,
-        kind=fields.resource.kind,
-        namespace=fields.resource.namespace,
-        name=fields.resource.name,
-        document=Document(file=outer.file, data=documents[0].data, lines=lines),
-    )
+    document = Document(file=outer.file, data=documents[0].data, lines=lines)
+    check_plain(document, path)
+    return replace(fields.resource, document=document)
 
 
 class Collector:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh.compile.cors import CORS_NAME, cors_policy
-from mesh.compile.resources import Collector, Fields, Resource
+from mesh.compile.resources import Collector, Fields, Resource, listed
 from mesh.compile.services import Rule, Service, cluster_name
 from mesh.compile.target import Target
 
@@ -137,7 +137,7 @@ class Router:
             known = f"{resource.namespace}/{gateway}" if "/" not in gateway else gateway
             server = self.servers.get(known)
             if server is None:
-                spec.refuse("gateways", f"{gateway}: no such Gateway", f"known: {', '.join(self.servers)}")
+                spec.refuse("gateways", f"{gateway}: no such Gateway", f"known: {listed(self.servers)}")
             for host in hosts:
                 if host not in server.hosts:
                     spec.refuse(
@@ -186,8 +186,8 @@ class Router:
         clusters: list[dict[str, Any]] = []
         for entry in entries:
             destination = entry.fields("destination")
-            host = destination.text("host", list(self.services))
-            service = self.services[host]
+            service = destination.reference("host", self.services, "a ServiceEntry")
+            host = service.host
             port = destination.fields("port")
             number = port.whole("number", 1, 65535)
             if number not in service.ports:
@@ -199,7 +199,7 @@ class Router:
                 subset = destination.text("subset")
                 known = list(rule.subsets) if rule else []
                 if subset not in known:
-                    destination.refuse("subset", f"{host} has no such subset", f"known: {', '.join(known)}")
+                    destination.refuse("subset", f"{host} has no such subset", f"known: {listed(known)}")
             destination.done()
             name = cluster_name(host, number, subset)
             if len(entries) > 1:
@@ -247,7 +247,7 @@ def _retry_on(retries: Fields) -> tuple[list[str], list[int]]:
     tokens: list[str] = []
     codes: list[int] = []
     for token in retries.text("retryOn").split(","):
-        if re.fullmatch(r"[1-5]\d\d", token):
+        if re.fullmatch(r"[1-5][0-9]{2}", token):
             codes.append(int(token))
         elif token in RETRY_TOKENS:
             tokens.append(token)

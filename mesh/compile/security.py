@@ -7,6 +7,7 @@ request without the mark passes unasked; the gates of mesh/base refuse it then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -58,12 +59,13 @@ def config_map_data(resource: Resource) -> Fields:
 
 
 def _ext_authz(fields: Fields, services: Mapping[str, Service]) -> dict[str, Any]:
-    host = fields.text("service", list(services))
+    service = fields.reference("service", services, "a ServiceEntry")
+    host = service.host
     port = fields.whole("port", 1, 65535)
-    if services[host].ports.get(port) is not True:
+    if service.ports.get(port) is not True:
         fields.refuse("port", f"is no gRPC port of {host}")
     status = fields.text("statusOnError")
-    if not status.isdecimal() or not 400 <= int(status) <= 599:
+    if not re.fullmatch("[45][0-9]{2}", status):
         fields.refuse("statusOnError", "must be an HTTP status in quotes", 'such as "503"')
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
@@ -94,7 +96,7 @@ def custom_filters(
     selector.done()
     spec.text("action", ["CUSTOM"])
     provider = spec.fields("provider")
-    name = provider.text("name", list(providers))
+    asking = provider.reference("name", providers, "extensionProviders of the ConfigMap istio")
     provider.done()
     policies: dict[str, Any] = {}
     for index, rule in enumerate(spec.items("rules")):
@@ -110,7 +112,7 @@ def custom_filters(
         "shadow_rules": {"action": "DENY", "policies": policies},
         "shadow_rules_stat_prefix": SHADOW_PREFIX,
     }
-    return [{"name": RBAC_NAME, "typed_config": shadow}, providers[name]]
+    return [{"name": RBAC_NAME, "typed_config": shadow}, asking]
 
 
 def _operation(item: Fields, target: Target) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _operation(item: Fields, target: Target) -> dict[str, Any]:
     operation = item.fields("operation")
     ports = []
     for text in operation.texts("ports"):
-        bound = target.bind(int(text)) if text.isdecimal() else None
+        bound = target.bind(int(text)) if re.fullmatch("[0-9]{1,5}", text) else None
         if bound is None:
             operation.refuse("ports", f"{text!r} is no port of a Gateway", 'such as "8080"')
         ports.append({"destination_port": bound[1]})

@@ -189,7 +189,7 @@ def rules_of(resources: list[Resource], services: Mapping[str, Service]) -> dict
 
     def read(resource: Resource) -> None:
         spec = resource.spec()
-        host = spec.text("host", list(services))
+        host = spec.reference("host", services, "a ServiceEntry").host
         if host in found:
             spec.refuse("host", "has two DestinationRules", "merge them: Istio keeps only one")
         policy = Policy(cluster={}, thresholds={})

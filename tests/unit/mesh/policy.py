@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gateway.config.document import Document, parse_documents
+from gateway.config.document import Document, PathKey, parse_documents
 from mesh.compile import Compiled, Endpoint, Endpoints, Resource, Resources, Target, compile_mesh
 from mesh.compile.resources import resource_from
 
@@ -34,6 +35,23 @@ def base() -> Resources:
     data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files}
     found.append(resource_from(Document(file="kustomization.yaml", data=data, lines={})))
     return tuple(found)
+
+
+def changed(kind: str, name: str, path: PathKey, value: Any) -> Resources:
+    """mesh/base with one field set (``...`` removes it)."""
+    resources = list(base())
+    (index,) = (at for at, one in enumerate(resources) if (one.kind, one.name) == (kind, name))
+    document = resources[index].document
+    data = copy.deepcopy(document.data)
+    place = data
+    for part in path[:-1]:
+        place = place[part]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    resources[index] = resource_from(Document(file=document.file, data=data, lines=document.lines))
+    return tuple(resources)
 
 
 def endpoints(**changed: tuple[Endpoint, ...]) -> Endpoints:

@@ -9,8 +9,7 @@ import pytest
 from gateway.config.document import PathKey, PolicyError
 from mesh.compile.cors import CORS_NAME
 from mesh.lint import lint
-from tests.unit.mesh.policy import base, compiled, listener
-from tests.unit.mesh.test_refusals import changed
+from tests.unit.mesh.policy import base, changed, compiled, listener
 
 API: PathKey = ("spec", "http", 2)
 GOOD: dict[str, Any] = {

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 
-from gateway.config.document import Document, PathKey, PolicyError, parse_documents
-from mesh.compile import ADMIN_HOST, Endpoint, Resources, compile_mesh, endpoints_from, policy_files
-from mesh.compile.resources import resource_from
-from tests.unit.mesh.policy import HOST, base, compiled, endpoints, target
-
-
-def changed(kind: str, name: str, path: PathKey, value: Any) -> Resources:
-    """mesh/base with one field set (``...`` removes it)."""
-    resources = list(base())
-    (index,) = (at for at, one in enumerate(resources) if (one.kind, one.name) == (kind, name))
-    document = resources[index].document
-    data = copy.deepcopy(document.data)
-    place = data
-    for part in path[:-1]:
-        place = place[part]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    resources[index] = resource_from(Document(file=document.file, data=data, lines=document.lines))
-    return tuple(resources)
-
+from gateway.config.document import PathKey, PolicyError, parse_documents
+from mesh.compile import ADMIN_HOST, Endpoint, compile_mesh, endpoints_from, policy_files
+from tests.unit.mesh.policy import HOST, base, changed, compiled, endpoints, target
 
 HTTP: PathKey = ("spec", "http", 0)
 POOL: PathKey = ("spec", "trafficPolicy", "connectionPool")
@@ -169,7 +149,7 @@ REFUSED = [
         "sidecars.yaml",
         "two DestinationRules",
     ),
-    ("DestinationRule", "api", ("spec", "host"), "nobody", "sidecars.yaml", "'nobody': is not supported"),
+    ("DestinationRule", "api", ("spec", "host"), "nobody", "sidecars.yaml", "'nobody': is declared nowhere"),
     ("Gateway", "tidegate", ("spec", "selector"), {"istio": "other"}, "gateway.yaml", "selects no gateway"),
     ("Gateway", "tidegate", ("spec", "servers", 0, "port", "number"), 9999, "gateway.yaml", "bound nowhere"),
     (
