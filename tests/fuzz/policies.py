@@ -214,7 +214,7 @@ def _other(rng: random.Random, value: Any) -> Any:
     if kind == 0:
         index, path = rng.choice(_PLACES)
         return _at(_MESH[index].document.data, path)
-    if kind < 3:
+    if kind < 3 or (isinstance(value, int) and value.bit_length() > 64):  # no float is that large
         return rng.choice(_MESH_TEXTS if kind == 1 else _MESH_NUMBERS)
     return changed_value(rng, value, _MESH_NAMES)
 
