@@ -72,8 +72,13 @@ HOPS: Final = (
 BODY_BYTES_MAX: Final = Bytes(16 * 1024 * 1024)
 """Largest request body; buffered once in Envoy and once in admit. 16 MiB holds a 4 M-token context
 as text; Envoy's own default of 1 MiB would also stop retries of larger prompts (istio.md 3.5)."""
-RESPONSE_BYTES_MAX: Final = Bytes(16 * 1024 * 1024)
-"""Most of one answer the tap keeps to meter and to cache; beyond it only usage is followed."""
+BUFFERED_BYTES_MAX: Final = Bytes(2 * BODY_BYTES_MAX)
+"""Of a body that Envoy buffers, and so hands to admit, before it refuses (mesh/base/filters.yaml)."""
+CONNECTION_BYTES_MAX: Final = Bytes(7 * 1024 * 1024)
+"""Of what waits in Envoy in either direction of one connection, before it reads no more."""
+RESPONSE_BYTES_MAX: Final = Bytes(6 * 1024 * 1024)
+"""Most of one answer the tap keeps to meter, to mend and to cache; beyond it only a stream's usage is
+followed. Less than CONNECTION_BYTES_MAX: Envoy crashes when more than that waits for the tap."""
 HOLD_TTL: Final = Millis(15 * 60 * 1000)
 """How long an unresolved hold stays held. Longer than the longest stream (max_stream_duration
 10 min), so that only holds of dead processes expire; they are charged in full."""

@@ -89,9 +89,11 @@ class _Sources:
     def _documents(self, file: str) -> list[Document]:
         if file not in self._read:
             path = self._directory / file
-            self._read[file] = (
-                parse_documents(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else []
-            )
+            try:
+                text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            except (OSError, UnicodeError) as error:
+                raise _refused(str(path), f"cannot be read: {error}", "write it in UTF-8") from error
+            self._read[file] = parse_documents(text, str(path))
         return self._read[file]
 
 

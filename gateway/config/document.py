@@ -103,6 +103,8 @@ class _Builder:
                 value = self._scalars.construct_object(node)
             except (yaml.YAMLError, ValueError) as error:
                 raise self._refuse(node, path, f"not a value YAML knows: {error}", "quote it") from error
+            except (KeyError, IndexError, AttributeError) as error:  # PyYAML's, for "!!bool x" and its like
+                raise self._refuse(node, path, f"is no {node.tag}", "quote it, without a tag") from error
             return str(node.value) if not isinstance(value, str | int | float | bool | None) else value
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]

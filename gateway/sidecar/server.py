@@ -23,7 +23,7 @@ import uvloop
 
 from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting
-from gateway.path import BODY_BYTES_MAX, DRAIN
+from gateway.path import BUFFERED_BYTES_MAX, DRAIN
 from gateway.sidecar import wire
 from gateway.sidecar.health import HealthBoard
 from gateway.telemetry.log import EventLog, logger
@@ -33,9 +33,8 @@ UnaryHandler = Callable[[Mapping[str, str], bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Mapping[str, str], AsyncIterator[bytes]], AsyncIterator[bytes]]
 """(metadata, requests) to responses. The requests end early, without error, when the peer has gone."""
 
-MESSAGE_BYTES_MAX: Final = 2 * BODY_BYTES_MAX + 1024 * 1024
-"""A buffered body, and a mebibyte for headers, attributes and metadata around it. Twice a body: what has
-arrived while ext_authz was asked comes whole, up to the connection's buffer (mesh/base/hardening.yaml)."""
+MESSAGE_BYTES_MAX: Final = BUFFERED_BYTES_MAX + 4 * 1024 * 1024
+"""A buffered body with what was read beyond its bound at once, headers, attributes and metadata."""
 STREAMS_MAX: Final = 4096
 """Streams of one connection; Envoy opens another connection beyond it."""
 RPCS_MAX: Final = 16384

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from gateway.contract import headers
+from gateway.path import BUFFERED_BYTES_MAX
 from gateway.sidecar import wire
 from tests.harness import scripted
 from tests.harness.scripted import deciding_reply, routed, struct
@@ -268,7 +269,8 @@ async def test_a_body_up_to_the_bound_is_admitted_and_repeated(stack: TrapStack)
 
 
 async def test_a_body_over_the_bound_is_413_and_reaches_nobody(stack: TrapStack) -> None:
-    answer = await stack.client.post("/v1/chat/completions", content=b"x" * (17 * 1024 * 1024))
+    """What is over BODY_BYTES_MAX and passes here, admit refuses, which is scripted in these tests."""
+    answer = await stack.client.post("/v1/chat/completions", content=b"x" * (BUFFERED_BYTES_MAX + 1))
     assert (answer.status_code, stack.reached()) == (413, 0)
     assert error_code(answer)
 

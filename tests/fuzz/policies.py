@@ -136,7 +136,7 @@ _MESH_TEXTS: Final = (
         "a: [",
         "",
     ),
-    *("٣", "../x"),
+    *("٣", "../x", "a: !!bool x", 'a: !!int ""', "a: !!timestamp x"),
 )
 _MESH_NUMBERS: Final = (2**64, -(2**63) - 1, 16**5000, float("inf"), float("nan"), 8080, 30000)
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from gateway.contract import headers
+from gateway.path import BUFFERED_BYTES_MAX
 from gateway.sidecar import wire
 from mesh.compile import Endpoint, compile_mesh
 from tests.harness.gateway import free_ports
@@ -187,10 +188,10 @@ async def test_an_unknown_host_and_two_hosts_are_404(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_fast_sender_of_too_much_is_told_at_once(version: str, chunked: bool, tmp_path: Path) -> None:
     """With request_body_buffer_limit instead of the buffer filter this hung for ever."""
-    size = 24 * 1024 * 1024
+    size = 2 * BUFFERED_BYTES_MAX
     length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % size
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n"
-    async with envoy(tmp_path, version) as (_, sidecar, port):
+    async with envoy(tmp_path, version, lambda _: None) as (_, sidecar, port):
         sidecar.admit = admitted_to("sglang", "false")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head + (b"%x\r\n" % size if chunked else b"") + bytes(size))

@@ -183,9 +183,9 @@ def test_an_error_in_a_json_200_costs_nothing() -> None:
 def test_an_answer_too_large_to_mend_passes_flagged_and_costs_the_hold() -> None:
     subject = meter(JSON)
     piece = b"x" * (1024 * 1024)
-    pieces = RESPONSE_BYTES_MAX // len(piece) + 3
-    passed = [len(subject.feed(piece, at_s=101).forward) for _ in range(pieces)]
-    assert passed == [0] * 16 + [17 * len(piece), len(piece), len(piece)], "not a byte is lost"
+    kept = RESPONSE_BYTES_MAX // len(piece)
+    passed = [len(subject.feed(piece, at_s=101).forward) for _ in range(kept + 3)]
+    assert passed == [0] * kept + [(kept + 1) * len(piece), len(piece), len(piece)], "not a byte is lost"
     assert subject.end(at_s=102) == Step(forward=b"", ends=True)
     assert subject.unmended
     assert subject.charge().unknown

@@ -68,7 +68,15 @@ def test_deadlines_are_those_of_the_path() -> None:
 
 
 def test_bounds_are_those_of_the_path() -> None:
-    assert filter_config("tidegate.body")["max_request_bytes"] == path.BODY_BYTES_MAX
+    assert filter_config("tidegate.body")["max_request_bytes"] == path.BUFFERED_BYTES_MAX
+    (clients,) = (
+        found
+        for found in compiled().bootstrap["static_resources"]["listeners"]
+        if found["name"].endswith("8080")
+    )
+    buffered = clients["per_connection_buffer_limit_bytes"]
+    assert buffered == path.CONNECTION_BYTES_MAX
+    assert path.RESPONSE_BYTES_MAX < buffered < path.BUFFERED_BYTES_MAX / 4
     assert seconds(CLIENTS["drain_timeout"]) == path.DRAIN
     longest = seconds(CLIENTS["common_http_protocol_options"]["max_stream_duration"])
     assert longest * 1000 < path.HOLD_TTL, "a hold must outlive the longest stream"
