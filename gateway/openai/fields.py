@@ -27,7 +27,7 @@ _ENGINE_READS: Final[Mapping[str, str]] = {
     "].reasoning_content": "the chat template decides whether the model sees it",
     "].function.strict": "honoured where the engine's tool-call parser has a grammar of its own",
     ".json_schema.strict": "the engine binds the answer to the schema in any case",
-    "parallel_tool_calls": "bound where the engine constrains calls (required, named, strict), else a wish",
+    "parallel_tool_calls": "a wish: the engine's parser may still make several calls",
 }
 """What the engine is told and may leave undone, by the end of the place."""
 _REWRITTEN: Final[Mapping[str, str]] = {

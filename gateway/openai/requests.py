@@ -135,6 +135,10 @@ class WireRequest:
         body["stream"] = self.stream
         if self.stream:
             body["stream_options"] = _ENGINE_STREAM_OPTIONS
+        if isinstance(chosen := body.get("tool_choice"), dict):
+            # SGLang's tool parsers bind the answer to all tools given, not to the one that is named.
+            name = chosen["function"]["name"]
+            body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] == name]
         body["rid"] = rid
         body["priority"] = priority
         body["cache_salt"] = cache_salt
