@@ -226,7 +226,7 @@ def test_of_several_tools_the_engine_sees_the_named_one() -> None:
     """SGLang 0.5.23 with a tool-call parser: asked for ``add`` among two, it called the other one."""
     other = {"type": "function", "function": {"name": "other"}}
     named = {"type": "function", "function": {"name": "add"}}
-    asked = {"messages": HELLO, "tools": [other, TOOL]}
+    asked: dict[str, Any] = {"tools": [other, TOOL]}
     assert engine(chat(**asked, tool_choice=named))["tools"] == [TOOL]
     assert engine(chat(**asked, tool_choice="required"))["tools"] == [other, TOOL]
     assert chat(**asked, tool_choice=named).cache_fields()["tools"] == [other, TOOL]
