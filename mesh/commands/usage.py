@@ -1,0 +1,9 @@
+"""``tidegate usage``."""
+
+from __future__ import annotations
+
+from mesh.commands.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Registers nothing yet."""
