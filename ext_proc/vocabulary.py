@@ -13,10 +13,11 @@ from enum import Enum
 from typing import TypeAlias
 
 from ext_proc.cache.store import Lookup
-from gateway.budget.ledger import Granted, HoldRequest, Refused
+from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused
+from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import Seconds, Tokens, UnixMillis
+from gateway.contract.units import Millis, Seconds, Tokens, UnixMillis
 
 Headers: TypeAlias = Mapping[str, str]
 """Lower-case names; a header that stands twice is joined by a comma, as HTTP joins it."""
@@ -171,13 +172,14 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """Post what a hold has cost."""
+    """Post what a hold has cost. ``draw``: should it have been granted out of a worker's lease."""
 
     org: OrgId
     hold: HoldId
-    used: Tokens
+    used: Amounts
     unknown: bool
     detail: Mapping[str, str]
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,16 @@ class Void:
     org: OrgId
     hold: HoldId
     reason: str
+    draw: Draw | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """Let a hold expire no sooner than ``ttl`` from now; nobody waits for it."""
+
+    org: OrgId
+    hold: HoldId
+    ttl: Millis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +268,6 @@ class CloseStream:
 Reply: TypeAlias = Continue | ReplyNow
 Question: TypeAlias = AskCache | Reserve
 Resolution: TypeAlias = Settle | Void
-Unawaited: TypeAlias = Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer
+Unawaited: TypeAlias = Extend | Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer
 Deed: TypeAlias = Resolution | Unawaited
 Effect: TypeAlias = Reply | Question | Deed | AwaitOpening | CloseStream
