@@ -10,10 +10,10 @@ from typing import Any
 import openai
 import pytest
 
-from ext_authz.keys.api_keys import revoke_api_key
 from gateway.contract.error_cases import ERROR_CASES, FIELD, WINDOW, ErrorCase, Origin
 from gateway.contract.ids import KeyId
 from gateway.contract.units import UnixMillis
+from gateway.keys.key_file import revoke_api_key
 from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
