@@ -17,8 +17,15 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.budget.policy_limits import Limits, RequestLimits, limits_from, request_limits_from
-from gateway.budget.policy_problems import policy_problems
+from gateway.budget.policy_limits import (
+    LEASE_REQUESTS,
+    LEASE_REQUESTS_LEAST,
+    Limits,
+    RequestLimits,
+    limits_from,
+    request_limits_from,
+)
+from gateway.budget.policy_problems import ANY, policy_problems
 from gateway.budget.window import Account
 from gateway.config.document import Document, PolicyError, read_document, validate
 from gateway.contract.errors import PermissionDenied
@@ -28,8 +35,6 @@ from gateway.contract.units import Millis, Seconds, Tokens
 
 FILE: Final = "budgets.yaml"
 """Its name in the policy directory."""
-ANY: Final = "*"
-"""Every org, team, user, key or workflow that is not listed."""
 ORG_ACCOUNT: Final = AccountId("org")
 MINIMUM_COMPLETION: Final = Tokens(16)
 CACHED_MAX: Final = 4096
@@ -71,9 +76,9 @@ class LeasePolicy:
     share: int = 16
     """A lease takes at most this part, 1/share, of what the tightest hard window has left: 16 workers or
     leases can stand side by side before the last of them gets half of what the first got."""
-    requests: int = 32
+    requests: int = LEASE_REQUESTS
     """How many requests of the size lately seen a lease is to fund."""
-    requests_least: int = 4
+    requests_least: int = LEASE_REQUESTS_LEAST
     """A lease that would fund fewer is not made: it would cost more round trips than it saves."""
     ttl: Millis = Millis(5_000)
     """How long a lease lasts, and how long at most a worker decides without the ledger: also how long a
@@ -265,10 +270,11 @@ def _org_from(data: Mapping[str, Any]) -> OrgPolicy:
 
 def _leases_from(data: Mapping[str, Any]) -> LeasePolicy:
     usual = LeasePolicy()
+    requests = int(data.get("requests", usual.requests))
     return LeasePolicy(
         enabled=data.get("enabled", usual.enabled),
         share=int(data.get("share", usual.share)),
-        requests=int(data.get("requests", usual.requests)),
-        requests_least=int(data.get("requests_least", usual.requests_least)),
+        requests=requests,
+        requests_least=int(data.get("requests_least", min(requests, usual.requests_least))),
         ttl=Millis(int(data["ttl_seconds"]) * 1000) if "ttl_seconds" in data else usual.ttl,
     )

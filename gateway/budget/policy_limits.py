@@ -15,6 +15,8 @@ SHORTHANDS: Final = {"tokens_per_minute": WindowKind.MINUTE, "tokens_per_month":
 """Fields beside ``limits``: tokens of these windows, hard."""
 ROLLING: Final = "rolling_seconds"
 MEASURES: Final = tuple(measure.value for measure in Measure)
+LEASE_REQUESTS: Final = 32
+LEASE_REQUESTS_LEAST: Final = 4
 ALWAYS: Final = tuple(Window(kind=kind, limit=UNLIMITED) for kind in SHORTHANDS.values())
 """Windows that an org and a key have in any case: they are in the caller's headers, and a window without a
 limit replaces the limit that an older version had."""

@@ -106,7 +106,7 @@ def test_the_shipped_policy_has_the_demo_org_and_both_tiers() -> None:
         ("priority_class: batch", "priority_class: Batch", ":10: tiers.free.priority_class"),
         ("  acme:", "  ACME:", ": orgs: "),
         ("      k1:", '      "k{1}":', ":14: orgs.acme.keys"),
-        ("  acme:", '  "*":', ':14: orgs["*"].keys: a key belongs to one org'),
+        ("  acme:", '  "*":', ":15: orgs[\"*\"].keys.k1: 'k1': a key belongs to one org"),
         (
             "tokens_per_month: 1000}",
             "tokens_per_month: 99}",
