@@ -228,6 +228,20 @@ def _double_names(document: Document, entries: list[dict[str, Any]]) -> list[Pro
     return problems
 
 
+def price_notes(document: Document) -> list[Problem]:
+    """What is no mistake but may be an oversight: models of which no price is said, not even 0. The document
+    must have passed ``read_catalogue``."""
+    return [
+        document.problem(
+            ("models", index),
+            f"{entry['name']!r} has no prices: it is free, and no limit in micro_usd holds it",
+            "say its prices, or prices: {prompt: 0}",
+        )
+        for index, entry in enumerate(document.data["models"])
+        if not entry.get("prices")
+    ]
+
+
 def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[Problem]:
     problems = []
     for index, entry in enumerate(entries):
@@ -256,6 +270,15 @@ def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[P
                     ("models", index, "default_completion_tokens"),
                     f"{entry['default_completion_tokens']} is over max_completion_tokens ({most})",
                     "lower it",
+                )
+            )
+        prices = entry.get("prices", {})
+        if prices.get("cached", 0) > prices.get("prompt", 0):
+            problems.append(
+                document.problem(
+                    ("models", index, "prices", "cached"),
+                    f"{prices['cached']} is over the price of a prompt token ({prices.get('prompt', 0)})",
+                    "lower it, or leave it out where a cached token costs the same",
                 )
             )
     return problems
