@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,17 @@ def test_a_bad_policy_is_refused_with_its_place(before: str, after: str, place: 
     with pytest.raises(PolicyError) as refusal:
         policy(TEXT.replace(before, after, 1))
     assert place in str(refusal.value)
+
+
+def test_the_examples_of_the_shipped_policy_load_when_they_are_switched_on() -> None:
+    plain = SHIPPED.read_text()
+    fields = r"leases|request|wait_seconds_max|limits|teams|users|keys|models|workflows"
+    switched_on = re.sub(rf"(?m)^( *)# (({fields}):|  )", r"\1\2", plain).replace("    #   #", "    #")
+    switched_on = re.sub(r"(?m)^( *)#   (- |\w[\w-]*: \{|\"\*\": )", r"\1  \2", switched_on)
+    shipped = policy(switched_on)
+    assert shipped.leases.enabled and shipped.tiers[Tier("standard")].wait_seconds_max == 5
+    demo = shipped.orgs[OrgId("demo")]
+    assert all((demo.teams, demo.users, demo.keys, demo.models, demo.workflows))
+    assert len(demo.limits.windows) == 5 and len(shipped.tiers[Tier("standard")].key.windows) == 4
+    for org, limits in policy(plain).orgs.items():
+        assert limits.limits.windows == shipped.orgs[org].limits.windows[:2]
