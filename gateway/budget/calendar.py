@@ -33,8 +33,11 @@ def _unix_ms(instant: datetime) -> int:
 @lru_cache(maxsize=_ZONES_MAX)
 def zone_offsets(zone: str) -> Offsets:
     """The offsets of IANA zone ``zone``, from ``zoneinfo`` (the system's data or the tzdata package).
-    Raises ZoneInfoNotFoundError (a KeyError), ValueError."""
-    info = ZoneInfo(zone)
+    Raises ValueError for a name that is none."""
+    try:
+        info = ZoneInfo(zone)
+    except KeyError as error:
+        raise ValueError(f"zone: {zone!r} is no time zone that is known here") from error
 
     def offset_ms(unix_ms: int) -> int:
         moment = (_EPOCH + timedelta(milliseconds=unix_ms)).astimezone(info)

@@ -57,6 +57,8 @@ WINDOWS_MAX: Final = 32
 """Of one hold, over all accounts: bounds the work of one call in the store."""
 DRAWS_MAX: Final = 64
 """Of one ``draw``: bounds the work of one call in the store."""
+OVERRIDES_MAX: Final = 16
+"""Windows of one account that an operator has set: they come on top of WINDOWS_MAX."""
 LEASE_GRACE: Final = Millis(60_000)
 """How long after its end a lease may still be returned before it is charged in full."""
 RECALL_FOR: Final = Millis(2_000)
@@ -106,6 +108,14 @@ def check_version(version: int) -> None:
     """Raises ValueError."""
     if not 0 <= version <= TOKENS_MAX:
         raise ValueError(f"policy_version: must be 0 to {TOKENS_MAX}")
+
+
+def check_draws(lease: HoldId, draws: Sequence[Draw]) -> None:
+    """Raises ValueError."""
+    if len(draws) > DRAWS_MAX:
+        raise ValueError(f"draw: more than {DRAWS_MAX} at once")
+    if any(draw.lease != lease for draw in draws):
+        raise ValueError("draw: of another lease")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +332,8 @@ class Adjustment:
         bare = self.kind in (AdjustmentKind.FREEZE, AdjustmentKind.UNFREEZE)
         if len(self.account.windows) != (0 if bare else 1):
             raise ValueError(f"{self.kind}: needs {'no window' if bare else 'one window'}")
+        if self.kind is AdjustmentKind.TOP_UP and self.account.windows[0].limit < 0:
+            raise ValueError("top_up: the amount must not be negative")
         if not self.actor or not self.reason or len(self.actor) > 200 or len(self.reason) > 500:
             raise ValueError("adjustment: needs an actor and a reason, of at most 200 and 500 characters")
 
@@ -363,8 +375,10 @@ class BudgetLedger(Protocol):
         """Hold funds ahead; None when a window cannot spare ``least``. The same id gives the same lease."""
 
     async def draw(self, org: OrgId, lease: HoldId, draws: Sequence[Draw]) -> LeaseState:
-        """Turn draws into holds of their own, each once; those the ledger knows already are left. A draw
-        on a lease that is gone is held all the same: its tokens are being spent, be it above a limit."""
+        """Turn at most DRAWS_MAX draws into holds of their own, each once; those the ledger knows already
+        are left. A draw on a lease that is gone is held all the same: its tokens are being spent, be it
+        above a limit; but not TOMBSTONE_TTL after its end, when it might have been resolved and forgotten.
+        Raises ValueError for too many, or for one of another lease."""
 
     async def return_lease(self, org: OrgId, lease: HoldId, *, reconciled: bool = False) -> LeaseState:
         """Release what is left of a lease. ``reconciled``: also of one that expired and was charged."""

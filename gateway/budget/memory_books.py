@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.budget.calendar import HOUR_MS, MINUTE_MS, bucket_ms, window_bounds
 from gateway.budget.ledger import (
-    RECALL_FOR,
     WINDOW_KEPT,
     Granted,
     HoldRequest,
@@ -44,7 +43,6 @@ class Counter:
     leased: int = 0
     """Part of ``held`` that is the rest of live leases."""
     credit: int = 0
-    recalled_at: int = -RECALL_FOR
     drop_at: int = 0
     """0: never."""
 
@@ -143,6 +141,9 @@ class Books:
     adjusted: dict[HoldId, int] = field(default_factory=dict)
     """Ids of adjustments, and when they are forgotten."""
     counters: dict[str, Counter] = field(default_factory=dict)
+    """By window id. What is posted to one that is gone is dropped: it ended too long ago to be read."""
+    recalled: dict[str, int] = field(default_factory=dict)
+    """When leases on a window were last recalled, by the window's id without its start."""
     holds: dict[HoldId, Hold] = field(default_factory=dict)
     leases: dict[HoldId, Lease] = field(default_factory=dict)
 
@@ -247,36 +248,45 @@ class Books:
         """The counter that ``placed`` posts to, made where there is none."""
         found = self.counters.get(placed.id)
         if found is None:
-            # A bucket that is out of view is kept as long as a window that has ended.
             _, ends = window_bounds(placed.window, UnixMillis(placed.start))
-            drop_at = ends + WINDOW_KEPT if ends else 0
+            drop_at = ends + (WINDOW_KEPT if ends and not placed.window.seconds else 0)
             found = self.counters[placed.id] = Counter(measure=placed.window.measure, drop_at=drop_at)
         return found
 
     def hold(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to what is held: ``requests`` of so much together, each of them in flight."""
-        for name in windows:
-            counter = self.counters[name]
+        for counter in self._kept(windows):
             counter.held += sign * weight(counter.measure, amounts, requests, requests)
 
     def lease_out(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to the part of what is held that is the rest of leases."""
-        for name in windows:
-            counter = self.counters[name]
+        for counter in self._kept(windows):
             counter.leased += sign * weight(counter.measure, amounts, requests, 0)
 
     def use(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to what is used."""
-        for name in windows:
-            counter = self.counters[name]
+        for counter in self._kept(windows):
             counter.used += sign * weight(counter.measure, amounts, requests, 0)
 
     def keep(self, windows: Sequence[str], now: UnixMillis) -> None:
-        """A correction may still come: these windows outlive a tombstone from now."""
+        """A correction may still come: these windows outlive a tombstone from now. Not a rolling window's
+        bucket: once it has left, nothing can correct what counts."""
         for name in windows:
-            counter = self.counters[name]
-            if counter.drop_at:
+            counter = self.counters.get(name)
+            if counter is not None and counter.drop_at and "|rolling-" not in name:
                 counter.drop_at = max(counter.drop_at, now + WINDOW_KEPT)
+
+    def sweep(self, now: UnixMillis) -> None:
+        """Forget windows that ended long ago and hold nothing, and adjustments nobody will repeat."""
+        for window, counter in list(self.counters.items()):
+            if counter.drop_at and counter.drop_at <= now and counter.held == 0:
+                del self.counters[window]
+        for name, forget_at in list(self.adjusted.items()):
+            if forget_at <= now:
+                del self.adjusted[name]
+
+    def _kept(self, windows: Sequence[str]) -> list[Counter]:
+        return [self.counters[name] for name in windows if name in self.counters]
 
 
 def _leaves_at(window: Window, start: int) -> UnixMillis:
@@ -338,6 +348,12 @@ def over(placed: Iterable[Placed], enforcement: Enforcement) -> list[Placed]:
         and one.limit != UNLIMITED
         and one.used + one.held > one.limit
     ]
+
+
+def standings(books: Books, accounts: Sequence[Account], now: UnixMillis) -> list[Standing]:
+    """Every window as it stands."""
+    frozen = [one.id for one in accounts if books.overrides.get(one.id, Override()).frozen]
+    return [replace(one.standing(), frozen=one.account in frozen) for one in books.placed(accounts, now)]
 
 
 def frozen_standing(account: AccountId) -> Standing:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.budget.ledger import (
+    LEASE_GRACE,
+    OVERRIDES_MAX,
     RECALL_FOR,
+    TOMBSTONE_TTL,
     Adjustment,
     AdjustmentKind,
     Leased,
@@ -17,7 +20,7 @@ from gateway.budget.measure import Amounts, Measure
 from gateway.budget.memory_books import Books, Lease, Override, Placed, over, tightest
 from gateway.budget.window import UNLIMITED, Account, Enforcement, WindowKind
 from gateway.contract.ids import HoldId
-from gateway.contract.units import MicroUsd, Millis, Tokens, UnixMillis
+from gateway.contract.units import TOKENS_MAX, MicroUsd, Millis, Tokens, UnixMillis
 
 _FIXED: Final = (WindowKind.MINUTE, WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
 
@@ -43,26 +46,24 @@ def recall(windows: Iterable[Placed], books: Books, now: UnixMillis) -> bool:
     for placed in windows:
         if placed.leased > 0:
             found = True
-            books.counter(placed).recalled_at = now
+            books.recalled[placed.name] = now
     return found
 
 
 def notice_recall(books: Books, lease: Lease) -> None:
     """A live lease is recalled once one of its windows was, since it was made."""
     if lease.state is LeaseState.LIVE and any(
-        books.counters[name].recalled_at >= lease.granted_at
-        for name in lease.windows
-        if name in books.counters
+        books.recalled.get(name.rpartition("|")[0], -1) >= lease.granted_at for name in lease.windows
     ):
         lease.state = LeaseState.RECALLED
 
 
 def no_lease(books: Books, placed: Placed, now: UnixMillis) -> bool:
     """Whether a window forbids leases."""
-    if placed.window.measure is Measure.CONCURRENT:
-        return True
-    counters = books.in_view(placed.account, placed.window, now).values()
-    return any(counter.recalled_at + RECALL_FOR > now for counter in counters)
+    recalled_at = books.recalled.get(placed.name)
+    return placed.window.measure is Measure.CONCURRENT or (
+        recalled_at is not None and recalled_at + RECALL_FOR > now
+    )
 
 
 def share_of(request: LeaseRequest, windows: Sequence[Placed]) -> tuple[Amounts, int]:
@@ -134,17 +135,52 @@ def adjust(books: Books, adjustment: Adjustment, now: UnixMillis) -> None:
     if adjustment.policy_windows:
         policy = Account(id=account.id, windows=adjustment.policy_windows)
         books.take_limits([policy], adjustment.policy_version)
-    override = books.overrides.setdefault(account.id, Override())
-    if kind in (AdjustmentKind.FREEZE, AdjustmentKind.UNFREEZE):
-        override.frozen = kind is AdjustmentKind.FREEZE
-        return
-    window = account.windows[0]
-    if kind is AdjustmentKind.SET:
-        override.windows[window.name] = window
-    elif kind is AdjustmentKind.RESET:
-        override.windows.pop(window.name, None)
-    else:
+    if kind is AdjustmentKind.TOP_UP:
+        window = account.windows[0]
         found = [one for one in books.windows_of(bare(account)) if one.name == window.name]
         if not found or found[0].limit == UNLIMITED:
             raise ValueError(f"{account.id}: has no limit on {window.measure} per {window.span}")
-        books.counter(books.place(account.id, found[0], now)).credit += window.limit
+        counter = books.counter(books.place(account.id, found[0], now))
+        counter.credit = min(TOKENS_MAX, counter.credit + window.limit)
+        return
+    override = books.overrides.setdefault(account.id, Override())
+    if kind is AdjustmentKind.SET:
+        window = account.windows[0]
+        if window.name not in override.windows and len(override.windows) >= OVERRIDES_MAX:
+            raise ValueError(
+                f"{account.id}: has {OVERRIDES_MAX} windows set by hand; reset one of them first"
+            )
+        override.windows[window.name] = window
+    elif kind is AdjustmentKind.RESET:
+        override.windows.pop(account.windows[0].name, None)
+    else:
+        override.frozen = kind is AdjustmentKind.FREEZE
+
+
+def overdue_leases(books: Books, now: UnixMillis, leases_max: int) -> list[HoldId]:
+    """The oldest that should have been returned by now."""
+    overdue = sorted(
+        (lease.expires_at, name)
+        for name, lease in books.leases.items()
+        if lease.state in (LeaseState.LIVE, LeaseState.RECALLED) and lease.expires_at + LEASE_GRACE <= now
+    )
+    return [name for _, name in overdue[:leases_max]]
+
+
+def charge_rest(books: Books, lease: Lease, now: UnixMillis) -> None:
+    """Nobody returned it: its rest is used, until reconciled."""
+    books.hold(lease.windows, lease.rest, lease.requests, sign=-1)
+    books.lease_out(lease.windows, lease.rest, lease.requests, sign=-1)
+    books.use(lease.windows, lease.rest, lease.requests)
+    books.keep(lease.windows, now)
+    lease.state, lease.forget_at = LeaseState.EXPIRED, now + TOMBSTONE_TTL
+
+
+def give_back(books: Books, lease: Lease, now: UnixMillis) -> None:
+    """Release its rest, which it still names for the event."""
+    if lease.state is LeaseState.EXPIRED:
+        books.use(lease.windows, lease.rest, lease.requests, sign=-1)
+    else:
+        books.hold(lease.windows, lease.rest, lease.requests, sign=-1)
+        books.lease_out(lease.windows, lease.rest, lease.requests, sign=-1)
+    lease.state, lease.forget_at = LeaseState.RETURNED, now + TOMBSTONE_TTL

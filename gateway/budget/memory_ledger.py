@@ -1,7 +1,7 @@
 """The ledger in memory: the executable specification of BudgetLedger.
 
-Read this and memory_books.py to know what the Lua does; a hypothesis state machine holds the two together,
-outbox included. It is also the ledger of tests that are not about the store.
+Read this, memory_books.py, memory_holds.py and memory_leases.py to know what the Lua does; a hypothesis
+state machine holds the two together, outbox included. It is also the ledger of tests that are not about the store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import replace
 from gateway.budget import outbox
 from gateway.budget.ledger import (
     FORWARD_JUMP_MAX,
-    LEASE_GRACE,
     TOMBSTONE_TTL,
     Adjustment,
     Draw,
@@ -25,6 +24,7 @@ from gateway.budget.ledger import (
     Refused,
     Resolved,
     check_accounts,
+    check_draws,
     check_hold,
     check_ttl,
 )
@@ -33,23 +33,24 @@ from gateway.budget.memory_books import (
     Books,
     Hold,
     Lease,
-    Override,
-    Placed,
     frozen_standing,
     over,
     payable,
+    standings,
     tightest,
-    weight,
 )
+from gateway.budget.memory_holds import drawn, outcome_of, overdue_holds, refusal_of, remembered, resolve
 from gateway.budget.memory_leases import (
     adjust,
     bare,
+    charge_rest,
     covers,
     ends_at,
+    give_back,
     leased,
-    less,
     no_lease,
     notice_recall,
+    overdue_leases,
     recall,
     remembered_lease,
     share_of,
@@ -108,7 +109,7 @@ class MemoryLedger:
     async def reserve(self, request: HoldRequest) -> Granted | Refused:
         """See BudgetLedger."""
         books, now = self._open(request.org)
-        known = _remembered(books, request.hold, now)
+        known = remembered(books, request.hold, now)
         if known is not None:
             if known.outcome is not Outcome.LIVE:
                 raise ValueError(f"hold {request.hold}: already {known.outcome}")
@@ -121,7 +122,7 @@ class MemoryLedger:
             return Refused(standing=standing, needed=0, retry_after=Millis(0))
         before = books.placed(request.accounts, now)
         needed = request.amounts(request.units_needed)
-        refusal = self._refusal(books, before, needed, now)
+        refusal = refusal_of(books, before, needed, now)
         if refusal is not None:
             placed, missing, answer = refusal
             self._out.refused(
@@ -156,28 +157,6 @@ class MemoryLedger:
         self._out.granted(request.org, hold, now, after)
         return grant
 
-    def _refusal(
-        self, books: Books, before: Sequence[Placed], needed: Amounts, now: UnixMillis
-    ) -> tuple[Placed, int, Refused] | None:
-        """The window that refuses ``needed`` and one request, how much it misses, and the answer."""
-        refusing = []
-        for one in before:
-            least = weight(one.window.measure, needed, 1, 1)
-            if one.binds and one.remaining < least:
-                refusing.append((one, least, books.pays_at(one, least, now)))
-        if not refusing:
-            return None
-        recalled = recall((one for one, _, _ in refusing), books, now)
-        placed, least, moment = max(
-            refusing, key=lambda entry: (entry[2] or float("inf"), -entry[0].remaining)
-        )
-        retry_after = Millis(moment - now if moment else 0)
-        return (
-            placed,
-            least,
-            Refused(standing=placed.standing(), needed=least, retry_after=retry_after, recalled=recalled),
-        )
-
     async def settle(
         self,
         org: OrgId,
@@ -196,13 +175,13 @@ class MemoryLedger:
             return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         live = found.outcome is Outcome.LIVE
         if not live and (unknown or not found.blind):
-            return _outcome(found, first=False)
+            return outcome_of(found, first=False)
         posted = found.grant.amounts if unknown else used
-        _resolve(books, found, Outcome.POSTED if live else Outcome.CORRECTED, posted, now, blind=unknown)
+        resolve(books, found, Outcome.POSTED if live else Outcome.CORRECTED, posted, now, blind=unknown)
         kind = outbox.HOLD_SETTLED if live else outbox.HOLD_CORRECTED
         reason = outbox.UNKNOWN_USAGE if unknown else ""
         self._out.resolved(org, found, kind, now, reason=reason, detail=detail or {})
-        return _outcome(found, first=True)
+        return outcome_of(found, first=True)
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         """See BudgetLedger."""
@@ -212,53 +191,38 @@ class MemoryLedger:
         if found is None:
             return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         if found.outcome is not Outcome.LIVE:
-            return _outcome(found, first=False)
-        _resolve(books, found, Outcome.VOIDED, Amounts(), now, blind=False)
+            return outcome_of(found, first=False)
+        resolve(books, found, Outcome.VOIDED, Amounts(), now, blind=False)
         self._out.resolved(org, found, outbox.HOLD_VOIDED, now, reason=reason)
-        return _outcome(found, first=True)
+        return outcome_of(found, first=True)
 
     async def extend(self, org: OrgId, hold: HoldId, ttl: Millis) -> Resolved:
         """See BudgetLedger."""
         check_hold(org, hold)
         check_ttl(ttl)
         books, now = self._open(org)
-        found = _remembered(books, hold, now)
+        found = remembered(books, hold, now)
         if found is None:
             return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         later = found.outcome is Outcome.LIVE and now + ttl > found.expires_at
         if later:
             found.expires_at = now + ttl
-        return _outcome(found, first=later)
+        return outcome_of(found, first=later)
 
     async def expire(self, org: OrgId, *, holds_max: int = 100) -> Sequence[HoldId]:
         """See BudgetLedger. Then forgets windows that ended long ago."""
         books, now = self._open(org)
-        overdue = sorted(
-            (hold.expires_at, name)
-            for name, hold in books.holds.items()
-            if hold.outcome is Outcome.LIVE and hold.expires_at <= now
-        )[:holds_max]
-        for _, name in overdue:
+        overdue = overdue_holds(books, now, holds_max)
+        for name in overdue:
             hold = books.holds[name]
-            _resolve(books, hold, Outcome.EXPIRED, hold.grant.amounts, now, blind=True)
+            resolve(books, hold, Outcome.EXPIRED, hold.grant.amounts, now, blind=True)
             self._out.resolved(org, hold, outbox.HOLD_EXPIRED, now)
-        gone = sorted(
-            (lease.expires_at, name)
-            for name, lease in books.leases.items()
-            if lease.state in (LeaseState.LIVE, LeaseState.RECALLED) and lease.expires_at + LEASE_GRACE <= now
-        )[: holds_max - len(overdue)]
-        for _, name in gone:
-            lease = books.leases[name]
-            books.hold(lease.windows, lease.rest, lease.requests, sign=-1)
-            books.lease_out(lease.windows, lease.rest, lease.requests, sign=-1)
-            books.use(lease.windows, lease.rest, lease.requests)
-            books.keep(lease.windows, now)
-            lease.state, lease.forget_at = LeaseState.EXPIRED, now + TOMBSTONE_TTL
-            self._out.lease(org, name, lease, outbox.LEASE_EXPIRED, now)
-        for window, counter in list(books.counters.items()):
-            if counter.drop_at and counter.drop_at <= now and counter.held == 0:
-                del books.counters[window]
-        return [name for _, name in [*overdue, *gone]]
+        gone = overdue_leases(books, now, holds_max - len(overdue))
+        for name in gone:
+            charge_rest(books, books.leases[name], now)
+            self._out.lease(org, name, books.leases[name], outbox.LEASE_EXPIRED, now)
+        books.sweep(now)
+        return [*overdue, *gone]
 
     # --- leases ---
 
@@ -297,58 +261,16 @@ class MemoryLedger:
     async def draw(self, org: OrgId, lease: HoldId, draws: Sequence[Draw]) -> LeaseState:
         """See BudgetLedger."""
         check_hold(org, lease)
+        check_draws(lease, draws)
         books, now = self._open(org)
         for one in draws:
-            if one.lease != lease:
-                raise ValueError("draw: of another lease")
-            if _remembered(books, one.hold, now) is None:
+            if remembered(books, one.hold, now) is None:
                 self._draw(books, org, one, now)
         found = remembered_lease(books, lease, now)
         if found is None:
             return LeaseState.UNKNOWN
         notice_recall(books, found)
         return found.state
-
-    def _draw(self, books: Books, org: OrgId, draw: Draw, now: UnixMillis) -> Hold:
-        """The draw as a hold, funded by its lease where that has so much."""
-        lease = remembered_lease(books, draw.lease, now)
-        funded = (
-            lease is not None
-            and lease.state is not LeaseState.RETURNED
-            and (covers(lease.rest, draw.amounts) and lease.requests > 0)
-        )
-        context = dict(draw.context)
-        if lease is not None and funded:
-            lease.rest = less(lease.rest, draw.amounts)
-            lease.requests -= 1
-            context["lease"] = draw.lease
-            if lease.state is LeaseState.EXPIRED:
-                context["lease_state"] = lease.state.value
-                books.use(lease.windows, draw.amounts, 1, sign=-1)
-                books.hold(lease.windows, draw.amounts, 1)
-            else:
-                books.lease_out(lease.windows, draw.amounts, 1, sign=-1)
-        windows = draw.windows if lease is None else lease.windows
-        windows = tuple(name for name in windows if name in books.counters)
-        if not funded:
-            books.hold(windows, draw.amounts, 1)
-        grant = Granted(
-            hold=draw.hold,
-            amounts=draw.amounts,
-            units=draw.units,
-            tightest={},
-            expires_at=draw.expires_at,
-            lease=draw.lease,
-        )
-        hold = books.holds[draw.hold] = Hold(
-            grant=grant,
-            windows=windows,
-            version=draw.policy_version,
-            context=context,
-            expires_at=draw.expires_at,
-        )
-        self._out.granted(org, hold, now, ())
-        return hold
 
     async def return_lease(self, org: OrgId, lease: HoldId, *, reconciled: bool = False) -> LeaseState:
         """See BudgetLedger."""
@@ -359,13 +281,8 @@ class MemoryLedger:
             return LeaseState.UNKNOWN
         if found.state is LeaseState.RETURNED or (found.state is LeaseState.EXPIRED and not reconciled):
             return found.state
-        if found.state is LeaseState.EXPIRED:
-            books.use(found.windows, found.rest, found.requests, sign=-1)
-        else:
-            books.hold(found.windows, found.rest, found.requests, sign=-1)
-            books.lease_out(found.windows, found.rest, found.requests, sign=-1)
         before = found.state
-        found.state, found.forget_at = LeaseState.RETURNED, now + TOMBSTONE_TTL
+        give_back(books, found, now)
         self._out.lease(org, lease, found, outbox.LEASE_RETURNED, now, was=before)
         found.rest, found.requests = Amounts(), 0
         return found.state
@@ -383,7 +300,7 @@ class MemoryLedger:
             books.adjusted[adjustment.id] = now + TOMBSTONE_TTL
             after = books.placed([bare(adjustment.account)], now)
             self._out.adjusted(org, adjustment, now, before, after)
-        return [one.standing() for one in books.placed([bare(adjustment.account)], now)]
+        return standings(books, [bare(adjustment.account)], now)
 
     async def note(self, org: OrgId, kind: str, context: Mapping[str, str]) -> None:
         """See BudgetLedger."""
@@ -393,8 +310,7 @@ class MemoryLedger:
     async def standing(self, org: OrgId, accounts: Sequence[Account]) -> Sequence[Standing]:
         """See BudgetLedger."""
         books, now = self._open(org)
-        frozen = [one.id for one in accounts if books.overrides.get(one.id, Override()).frozen]
-        return [replace(one.standing(), frozen=one.account in frozen) for one in books.placed(accounts, now)]
+        return standings(books, accounts, now)
 
     async def accounts(self, org: OrgId) -> Sequence[AccountId]:
         """See BudgetLedger."""
@@ -417,38 +333,15 @@ class MemoryLedger:
         self, books: Books, org: OrgId, hold: HoldId, draw: Draw | None, now: UnixMillis
     ) -> Hold | None:
         """The hold, made of ``draw`` where the ledger has not heard of it."""
-        found = _remembered(books, hold, now)
+        if draw is not None and draw.hold != hold:
+            raise ValueError("draw: of another hold")
+        found = remembered(books, hold, now)
         if found is None and draw is not None:
-            if draw.hold != hold:
-                raise ValueError("draw: of another hold")
             found = self._draw(books, org, draw, now)
         return found
 
-
-def _remembered(books: Books, hold: HoldId, now: UnixMillis) -> Hold | None:
-    found = books.holds.get(hold)
-    if found is not None and found.outcome is not Outcome.LIVE and found.forget_at <= now:
-        del books.holds[hold]
-        return None
-    return found
-
-
-def _resolve(
-    books: Books, hold: Hold, outcome: Outcome, posted: Amounts, now: UnixMillis, *, blind: bool
-) -> None:
-    """Move the counters of the reserve's windows from what the hold weighed to what it costs now."""
-    if hold.outcome is Outcome.LIVE:
-        books.hold(hold.windows, hold.grant.amounts, 1, sign=-1)
-    else:
-        books.use(hold.windows, hold.posted, 1, sign=-1)
-    if outcome is not Outcome.VOIDED:
-        books.use(hold.windows, posted, 1)
-    if blind:
-        books.keep(hold.windows, now)
-    hold.outcome, hold.posted, hold.blind = outcome, posted, blind
-    hold.forget_at = now + TOMBSTONE_TTL
-
-
-def _outcome(hold: Hold, *, first: bool) -> Resolved:
-    overdraft = Tokens(max(0, hold.posted.tokens - hold.grant.amounts.tokens))
-    return Resolved(outcome=hold.outcome, first=first, posted=hold.posted, overdraft=overdraft)
+    def _draw(self, books: Books, org: OrgId, draw: Draw, now: UnixMillis) -> Hold | None:
+        hold = drawn(books, draw, now)
+        if hold is not None:
+            self._out.granted(org, hold, now, ())
+        return hold

@@ -29,7 +29,7 @@ funded by that lease, of which it is a part: held does not change, or, with ``le
 from used to held. lease.granted, returned and expired move their amounts as holds do; returned with the
 reason ``reconciled`` takes them from used. Detail ``soft_over`` and ``shadow_over`` of hold.granted: the
 windows that now stand above a soft or shadow limit. budget.adjusted ``top_up`` adds the limit of its
-``window`` to the credit of the window in ``accounts``.
+``window`` to the credit of the window in ``accounts``, up to TOKENS_MAX.
 
 The types are those of gateway/events/event.py (a test holds the two together).
 """
