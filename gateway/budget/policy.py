@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.budget.policy_limits import (
+    ANY,
     LEASE_REQUESTS,
     LEASE_REQUESTS_LEAST,
     Limits,
@@ -25,7 +26,7 @@ from gateway.budget.policy_limits import (
     limits_from,
     request_limits_from,
 )
-from gateway.budget.policy_problems import ANY, policy_problems
+from gateway.budget.policy_problems import policy_problems
 from gateway.budget.window import Account
 from gateway.config.document import Document, PolicyError, read_document, validate
 from gateway.contract.errors import PermissionDenied

@@ -10,6 +10,8 @@ from gateway.budget.measure import Measure
 from gateway.budget.window import UNLIMITED, UTC, Enforcement, Window, WindowKind
 from gateway.contract.units import Tokens
 
+ANY: Final = "*"
+"""Every org, team, user, key, model or workflow that is not listed."""
 UNLIMITED_WORD: Final = "unlimited"
 SHORTHANDS: Final = {"tokens_per_minute": WindowKind.MINUTE, "tokens_per_month": WindowKind.MONTH}
 """Fields beside ``limits``: tokens of these windows, hard."""

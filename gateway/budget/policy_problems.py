@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 from gateway.budget.ledger import WINDOWS_MAX
 from gateway.budget.policy_limits import (
     ALWAYS,
+    ANY,
     LEASE_REQUESTS,
     SHORTHANDS,
     UNLIMITED_WORD,
@@ -24,7 +25,6 @@ from gateway.budget.window import UNLIMITED, UTC, Enforcement, Window, WindowKin
 from gateway.config.document import Document, PathKey, Problem
 from gateway.contract.ids import is_identifier
 
-ANY: Final = "*"
 LEVELS: Final = ("teams", "users", "keys", "models", "workflows")
 OWNED: Final = ("teams", "users", "keys")
 """Levels whose names belong to one org."""
