@@ -61,7 +61,7 @@ class AdmissionRecord:
     """When the hold is charged in full, in the store's time; 0 in records of version 1."""
     price: str = ""
     """``<prompt>,<cached>,<completion>,<request>``: pico-USD a token, the last micro-USD a request; empty
-    for a model without prices."""
+    in records of version 1 and of what costs nothing."""
     lease: HoldId = HoldId("")
     """The worker's lease that funds the hold; empty where the ledger itself has decided."""
     lease_windows: tuple[str, ...] = ()
