@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from gateway.bookkeeper.aborting import Aborting
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
-from gateway.bookkeeper.keeping import Keeping
+from gateway.bookkeeper.keeping import Keeping, Outbox
 from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
 from gateway.bookkeeper.settings import BookkeeperSettings
@@ -40,8 +41,9 @@ def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger
         raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None
 
 
-async def main() -> None:
-    """Serve until SIGTERM or SIGINT, then write down what has come. Raises BadSetting."""
+async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbox) -> None:
+    """Serve until SIGTERM or SIGINT, then write down what has come. ``wrap_outbox`` is for drills, which put
+    their crash points around what is read and confirmed. Raises BadSetting."""
     settings = load(BookkeeperSettings)
     set_level(settings.log_level)
     log.info("bookkeeper.start", **effective(settings))
@@ -51,7 +53,7 @@ async def main() -> None:
     heartbeat = Heartbeat(ledger, outbox, witness, log)
     keeping = Keeping(
         ledger,
-        outbox,
+        wrap_outbox(outbox),
         lambda: heartbeat.orgs,
         inbox,
         directory=settings.books_dir,
