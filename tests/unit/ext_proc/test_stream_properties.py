@@ -30,8 +30,9 @@ from ext_proc.vocabulary import (
     Void,
 )
 from gateway.contract.errors import LedgerUnavailable
-from tests.unit.ext_proc.asked import GONE, NOW, RULES, answer_headers, body, chunk, granted, headers
+from tests.unit.ext_proc.asked import RULES, body, granted, headers
 from tests.unit.ext_proc.engine_answers import DONE, FINISH, FRAME, WHOLE, completion, event, usage, words
+from tests.unit.ext_proc.tapped import GONE, NOW, answer_headers, chunk
 
 Effects = tuple[Effect, ...]
 
