@@ -11,6 +11,8 @@ from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.bookkeeper.replay import RECONCILED
+from gateway.budget.ledger import LeaseState
 from gateway.budget.outbox import UNKNOWN_USAGE
 from gateway.events.event import Event, EventType
 
@@ -38,7 +40,7 @@ class Sums:
     unknown_requests: int = 0
     """Charged in full because nobody saw what they used, and not corrected yet."""
     unknown_tokens: int = 0
-    """Of ``tokens``, those of ``unknown_requests``."""
+    """Of ``tokens``, those of ``unknown_requests`` and of leases that nobody returned."""
     wasted_tokens: int = 0
     """Produced by attempts that gave no answer; charged to nobody."""
     cache_hits: int = 0
@@ -64,6 +66,8 @@ def consumption_of(event: Event) -> Consumption | None:
     """None for an event that consumed nothing."""
     if event.type in _CHARGED:
         sums = _charged(event)
+    elif sign := _of_lost_lease(event):
+        sums = _lease(event, sign)
     elif event.type is EventType.ATTEMPT_WASTED:
         sums = Sums(wasted_tokens=_wasted(event))
     elif event.type is EventType.CACHE_HIT:
@@ -101,6 +105,26 @@ def _charged(event: Event) -> Sums:
         micro_usd=_amount(event, "used_micro_usd") - (_amount(event, "held_micro_usd") if corrected else 0),
         unknown_requests=-1 if corrected else int(unknown),
         unknown_tokens=-held if corrected else (used if unknown else 0),
+    )
+
+
+def _of_lost_lease(event: Event) -> int:
+    """A lease that nobody returned is charged; what is drawn of it late, or returned, is taken back."""
+    if event.type is EventType.LEASE_EXPIRED:
+        return 1
+    if event.type is EventType.LEASE_RETURNED and event.reason == RECONCILED:
+        return -1
+    late = (event.context or {}).get("lease_state") == LeaseState.EXPIRED
+    return -1 if event.type is EventType.HOLD_GRANTED and late else 0
+
+
+def _lease(event: Event, sign: int) -> Sums:
+    return Sums(
+        tokens=sign * _amount(event, "held"),
+        prompt_tokens=sign * _amount(event, "held_prompt_tokens"),
+        completion_tokens=sign * _amount(event, "held_completion_tokens"),
+        micro_usd=sign * _amount(event, "held_micro_usd"),
+        unknown_tokens=sign * _amount(event, "held"),
     )
 
 

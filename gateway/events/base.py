@@ -7,9 +7,10 @@ up to the anchor in the ledger.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,8 @@ import orjson
 
 from gateway.contract.ids import RegionName
 from gateway.events.chain import genesis, is_hash
+from gateway.events.segment import BASE, segments_of
 
-FILE: Final = "base.json"
-CHECKPOINT: Final = "base.checkpoint.json"
-"""Beside it: what replay knew at the base, so that counters can still be rebuilt."""
 _KEYS: Final = {"segment", "count", "head", "checkpoint"}
 
 
@@ -39,22 +38,49 @@ class Base:
     head: str
     """Hash of the last of them."""
     checkpoint: str = ""
-    """SHA-256 of CHECKPOINT; empty where nothing was removed."""
+    """SHA-256 of the file ``checkpoint_path``; empty where nothing was removed."""
 
 
 def read_base(directory: Path, region: RegionName) -> Base:
     """Raises BadBase, OSError."""
     try:
-        data = (directory / FILE).read_bytes()
+        data = (directory / BASE).read_bytes()
     except FileNotFoundError:
         return Base(segment=1, count=0, head=genesis(region))
     try:
         fields = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise BadBase(f"{FILE}: not JSON") from None
+        raise BadBase(f"{BASE}: not JSON") from None
     if not isinstance(fields, dict) or fields.keys() != _KEYS or not _is_base(fields):
-        raise BadBase(f"{FILE}: needs segment and count, whole numbers, and head and checkpoint, hashes")
-    return Base(**fields)
+        raise BadBase(f"{BASE}: needs segment and count, whole numbers, and head and checkpoint, hashes")
+    base = Base(**fields)
+    if _written(base) != data:
+        raise BadBase(f"{BASE}: not in the form in which it is written")
+    return base
+
+
+def checkpoint_path(directory: Path, base: Base) -> Path:
+    """What replay knew at the base, so that counters can still be rebuilt without the removed segments."""
+    return directory / f"base.{base.count}.checkpoint.json"
+
+
+def read_checkpoint(directory: Path, base: Base) -> bytes | None:
+    """None where nothing was removed. Raises BadBase, OSError."""
+    if not base.checkpoint:
+        return None
+    path = checkpoint_path(directory, base)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadBase(f"{path.name}: missing; put it back from a backup") from None
+    if hashlib.sha256(data).hexdigest() != base.checkpoint:
+        raise BadBase(f"{path.name}: not what was written")
+    return data
+
+
+def kept_segments(directory: Path, base: Base) -> list[tuple[int, Path]]:
+    """Those from the base on: removing the others may have been interrupted."""
+    return [(number, path) for number, path in segments_of(directory) if number >= base.segment]
 
 
 def _is_base(fields: Mapping[str, Any]) -> bool:
@@ -65,13 +91,11 @@ def _is_base(fields: Mapping[str, Any]) -> bool:
 
 def write_base(directory: Path, base: Base) -> None:
     """Durably, in one step. Raises OSError."""
-    fields = {
-        "segment": base.segment,
-        "count": base.count,
-        "head": base.head,
-        "checkpoint": base.checkpoint,
-    }
-    replace_durably(directory / FILE, orjson.dumps(fields, option=orjson.OPT_INDENT_2) + b"\n")
+    replace_durably(directory / BASE, _written(base))
+
+
+def _written(base: Base) -> bytes:
+    return orjson.dumps(asdict(base), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def replace_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:

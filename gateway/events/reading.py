@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.contract.ids import RegionName
-from gateway.events.base import Base, read_base
+from gateway.events.base import Base, kept_segments, read_base
 from gateway.events.chain import LINE_BYTES_MAX, BrokenLine, Record, read_line
 from gateway.events.event import EventType
 from gateway.events.recovery import BooksDamaged
@@ -100,7 +100,7 @@ class Reader:
         """Begin with the segment that has the record, and read up to it."""
         if after == self.mark:
             return
-        for number, path in segments_of(self._directory):
+        for number, path in kept_segments(self._directory, base):
             first = _first_record(path)
             if first is None or first.seq > after.seq:
                 break
