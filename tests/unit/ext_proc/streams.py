@@ -14,13 +14,14 @@ from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
 from ext_proc.rules import AdmitRules
 from ext_proc.server import ExtProc
-from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused, Resolved
+from gateway.budget.ledger import Draw, Granted, HoldRequest, Outcome, Refused, Resolved
 from gateway.budget.measure import Amounts
 from gateway.budget.memory_ledger import MemoryLedger
 from gateway.contract.clock import SystemClock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.principal import Principal
+from gateway.contract.units import Millis
 from gateway.sidecar import wire
 from gateway.telemetry.log import EventLog
 from tests.unit.ext_proc.asked import HEADERS, PRINCIPAL, RULES, SAY, body, record
@@ -39,6 +40,7 @@ class SlowLedger(MemoryLedger):
         self.go.set()
         self.asked = asyncio.Event()
         self.broken: dict[str, int] = {}
+        self.extended: dict[HoldId, tuple[Millis, Outcome]] = {}
 
     async def _gate(self, verb: str) -> None:
         self.asked.set()
@@ -67,6 +69,12 @@ class SlowLedger(MemoryLedger):
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         await self._gate("void")
         return await super().void(org, hold, reason=reason, draw=draw)
+
+    async def extend(self, org: OrgId, hold: HoldId, ttl: Millis) -> Resolved:
+        await self._gate("extend")
+        found = await super().extend(org, hold, ttl)
+        self.extended[hold] = (ttl, found.outcome)
+        return found
 
     async def note(self, org: OrgId, kind: str, context: Mapping[str, str]) -> None:
         await self._gate("note")
@@ -116,11 +124,15 @@ async def given(*messages: bytes) -> AsyncIterator[bytes]:
         yield message
 
 
-def request_headers(principal: Mapping[str, object] = PRINCIPAL, **changed: str) -> bytes:
+def request_headers(
+    changed: Mapping[str, str] | None = None, *, principal: Mapping[str, object] = PRINCIPAL
+) -> bytes:
+    """``changed``: headers beside the usual, or in their place."""
     metadata = wire.Metadata()
     metadata.filter_metadata["envoy.filters.http.ext_authz"].update({"principal": dict(principal)})
     pairs = [
-        wire.HeaderValue(key=name, raw_value=value.encode()) for name, value in {**HEADERS, **changed}.items()
+        wire.HeaderValue(key=name, raw_value=value.encode())
+        for name, value in {**HEADERS, **(changed or {})}.items()
     ]
     headers = wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs))
     return bytes(

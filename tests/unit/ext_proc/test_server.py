@@ -134,7 +134,7 @@ async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> N
     opening.metadata_context.filter_metadata["tidegate.admit"].CopyFrom(fields)
     await filters.say("tap", opening.SerializeToString(), response_body(WHOLE, end=True))
     await filters.background.drain(1)
-    _, hit = await filters.say("admit", request_headers(**{"x-request-id": "r-2"}), request_body())
+    _, hit = await filters.say("admit", request_headers({"x-request-id": "r-2"}), request_body())
     assert hit.immediate_response.status.code == 200
     assert b"hello" in hit.immediate_response.body
     assert await filters.ledger.counts() == (18, 0)

@@ -48,7 +48,7 @@ class Stream:
     def __init__(self, filters: Filters, name: str, **principal: Any) -> None:
         self.gone = asyncio.Event()
         self.name = HoldId(name)
-        headers = request_headers({**PRINCIPAL, **principal}, **{"x-request-id": name})
+        headers = request_headers({"x-request-id": name}, principal={**PRINCIPAL, **principal})
 
         async def messages() -> AsyncIterator[bytes]:
             yield headers
