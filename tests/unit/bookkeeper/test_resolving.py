@@ -13,12 +13,12 @@ from gateway.bookkeeper.access import SettleUnknown, Void
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
-from gateway.budget.ledger import Outcome, Resolved
+from gateway.budget.ledger import Draw, Outcome, Resolved
+from gateway.budget.measure import Amounts
 from gateway.budget.memory_ledger import MemoryLedger
 from gateway.contract.clock import ManualClock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId, RegionName
-from gateway.contract.units import Tokens
 from tests.unit.bookkeeper.entries import logged, message, record
 from tests.unit.bookkeeper.stand_ins import KeptLog
 from tests.unit.bookkeeper.test_heartbeat import ACCOUNT, ACME, want
@@ -31,11 +31,11 @@ class Away(MemoryLedger):
         super().__init__(ManualClock())
         self.times = times
 
-    async def void(self, org: OrgId, hold: HoldId, *, reason: str) -> Resolved:
+    async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         self.times -= 1
         if self.times >= 0:
             raise LedgerUnavailable("away")
-        return await super().void(org, hold, reason=reason)
+        return await super().void(org, hold, reason=reason, draw=draw)
 
 
 async def finished(resolving: Resolving) -> None:
@@ -50,7 +50,7 @@ async def test_void_and_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = MemoryLedger(ManualClock())
     for hold in ("void", "unknown", "settled"):
         await ledger.reserve(want(hold))
-    await ledger.settle(ACME, HoldId("settled"), Tokens(7))
+    await ledger.settle(ACME, HoldId("settled"), Amounts.of(3, 4))
     resolving = Resolving(ledger, KeptLog())
     assert resolving.offer(Void(org=ACME, hold=HoldId("void")))
     assert resolving.offer(SettleUnknown(org=ACME, hold=HoldId("unknown")))
