@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -103,9 +103,10 @@ class Projection:
         self._reader: Reader | None = None
         self._versions = 0
 
-    def advance(self) -> int:
-        """Write the rows of what the books have gained; how many. Raises BooksDamaged, BadBase, OSError, and
-        RuntimeError or ValueError of LanceDB: then call ``rebuild``."""
+    def advance(self, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Write the rows of what the books have gained; how many. ``stopped`` is asked between batches.
+        Raises BooksDamaged, BadBase, OSError, and RuntimeError or ValueError of LanceDB: then call
+        ``rebuild``."""
         if self._reader is None:
             self._begin()
         reader, written = self._reader, 0
@@ -116,13 +117,15 @@ class Projection:
             if len(rows) >= BATCH:
                 written += self._write(rows)
                 rows = []
+            if stopped():
+                break
         return written + self._write(rows)
 
-    def rebuild(self) -> int:
+    def rebuild(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Drop the table and make it anew. Raises as ``advance``."""
         self._table = self._reader = None
         shutil.rmtree(self._directory / DIRECTORY, ignore_errors=True)
-        return self.advance()
+        return self.advance(stopped)
 
     def _begin(self) -> None:
         self._table = _open_table(self._directory)
