@@ -27,7 +27,7 @@ from gateway.budget.policy_limits import (
     request_limits_from,
 )
 from gateway.budget.policy_problems import policy_problems
-from gateway.budget.window import Account
+from gateway.budget.window import Account, Window
 from gateway.config.document import Document, PolicyError, read_document, validate
 from gateway.contract.errors import PermissionDenied
 from gateway.contract.ids import AccountId, KeyId, OrgId, TeamId, Tier, UserId
@@ -98,6 +98,11 @@ class BudgetPolicy:
     leases: LeasePolicy = LeasePolicy()
     _accounts: Callable[..., tuple[Account, ...]] = field(init=False, repr=False, compare=False)
     _request: Callable[..., RequestLimits] = field(init=False, repr=False, compare=False)
+    _lists: dict[tuple[Window, ...], tuple[Window, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """One object for each list of windows, as many as the file has: who writes lists as text remembers them by
+    identity."""
 
     def __post_init__(self) -> None:
         """Accounts are made once for each combination of this snapshot that is asked for."""
@@ -180,9 +185,11 @@ class BudgetPolicy:
             f"model/{ledger_name(model)}": _of(policy.models, model).windows if model else (),
             f"workflow/{workflow}": _of(policy.workflows, workflow).windows if workflow else (),
         }
-        return (
-            Account(id=ORG_ACCOUNT, windows=policy.limits.always_counted()),
-            *(Account(id=AccountId(name), windows=windows) for name, windows in optional.items() if windows),
+        named = {ORG_ACCOUNT: policy.limits.always_counted(), **optional}
+        return tuple(
+            Account(id=AccountId(name), windows=self._lists.setdefault(windows, windows))
+            for name, windows in named.items()
+            if windows
         )
 
     def _make_request_limits(

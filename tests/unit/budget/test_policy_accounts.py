@@ -224,6 +224,12 @@ def test_accounts_are_made_once_and_not_kept_without_end() -> None:
     assert again == first and again is not first
 
 
+def test_accounts_with_the_same_limits_share_their_list() -> None:
+    first, second = (POLICY.accounts_for(caller(key=key), model="m", user=ANNA) for key in ("k2", "k3"))
+    assert [account.id for account in second] == ["org", "team/red", f"user/{ANNA}", "key/k3"]
+    assert all(one.windows is other.windows for one, other in zip(first, second, strict=True))
+
+
 def test_snapshots_of_one_file_are_equal_and_cannot_be_changed() -> None:
     assert policy() == POLICY
     with pytest.raises(TypeError):
