@@ -10,6 +10,8 @@ from gateway.bookkeeper.aborting import Aborting
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import Keeping, Outbox
+from gateway.bookkeeper.projecting import Projecting
+from gateway.bookkeeper.projection import Projection
 from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
 from gateway.bookkeeper.settings import BookkeeperSettings
@@ -51,6 +53,7 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
     witness = Witness(clock)
     ledger, outbox = _stores(settings, witness)
     heartbeat = Heartbeat(ledger, outbox, witness, log)
+    aborting = Aborting(clock)
     keeping = Keeping(
         ledger,
         wrap_outbox(outbox),
@@ -60,9 +63,10 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
         region=region,
         clock=clock,
         log=log,
+        notice=aborting.notice,
     )
     resolving = Resolving(ledger, log)
-    aborting = Aborting(clock)
+    projecting = Projecting(Projection(settings.books_dir, region), log)
     reception = Reception(inbox, resolving, aborting, region, clock)
     health = HealthBoard()
     # Closed books or a silent ledger want an operator. Envoy still sends its access log (one endpoint:
@@ -73,6 +77,7 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
         tasks.create_task(heartbeat.run(keeping.founded, stop))
         tasks.create_task(resolving.run(stop))
         tasks.create_task(aborting.run(stop))
+        tasks.create_task(projecting.run(stop))
         kept = tasks.create_task(keeping.run(stop))
         try:
             await serve(
