@@ -101,7 +101,7 @@ class BudgetPolicy:
     _lists: dict[tuple[Window, ...], tuple[Window, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """One object for each list of windows, as many as the file has: who writes lists as text remembers them by
+    """One object for each list of windows, as many as the file has: the ledger remembers their text by
     identity."""
 
     def __post_init__(self) -> None:
