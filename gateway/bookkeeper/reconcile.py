@@ -1,7 +1,7 @@
 """``tidegate ledger reconcile``: what was charged blindly becomes exact, what nobody produced is released.
 
     python -m gateway.bookkeeper.reconcile --books DIR --ledger URL [--engine URL ...]
-        [--engine-records DIR ...] [--region R] [--idle] [--json]
+        [--engine-records DIR ...] [--policy DIR] [--region R] [--idle] [--json]
 
 Witnesses: the books (with the access log's entries in them), the engines' own records, and the ledger, which
 has the last word: each action is one idempotent call of it, so that a run may be repeated or cut short, and
@@ -28,6 +28,7 @@ from typing import Final
 
 import orjson
 
+from gateway.bookkeeper.reconcile_decision import PriceTable
 from gateway.bookkeeper.reconcile_engines import (
     EngineRecords,
     EngineSilent,
@@ -45,6 +46,7 @@ from gateway.events.event import Event
 from gateway.events.reading import Mark, NotThere, Reader
 from gateway.events.recovery import BooksDamaged
 from gateway.events.segment import segments_of
+from gateway.models.catalogue import FILE, load_catalogue
 
 DONE, FAILED, NOTHING = 0, 1, 2
 LOOK_BACK_MS: Final = TOMBSTONE_TTL + 3600 * 1000
@@ -98,6 +100,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="where an SGLang writes its records (--export-metrics-to-file-dir)",
     )
     parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="DIR",
+        help="directory with models.yaml, for the money (without it money stays as it was charged)",
+    )
+    parser.add_argument(
         "--idle",
         action="store_true",
         help="no filter worker runs and no request is under way: wait for nothing",
@@ -113,9 +121,18 @@ async def _run(arguments: argparse.Namespace, clock: Clock) -> Report:
     since_ms = clock.unix_ms() - LOOK_BACK_MS
     try:
         events = events_since(arguments.books, RegionName(arguments.region), since_ms)
-        return await reconcile(ledger, events, engines, clock, idle=arguments.idle)
+        prices = _prices(arguments.policy)
+        return await reconcile(ledger, events, engines, clock, idle=arguments.idle, prices=prices)
     finally:
         await ledger.aclose()
+
+
+def _prices(policy: Path | None) -> PriceTable:
+    """Of the catalogue as it stands: a revision has one price. Raises PolicyError."""
+    if policy is None:
+        return {}
+    models = load_catalogue(policy / FILE).models
+    return {(model.name, model.revision): model.prices for model in models}
 
 
 def _lines(report: Report) -> list[str]:

@@ -17,7 +17,7 @@ from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import MicroUsd, Tokens, UnixMillis
 from gateway.events.event import Event, EventType
 
-CUT: Final = frozenset({"cut", "error"})
+CUT: Final = frozenset({"cut", "error", "limit"})
 """``detail.ended`` of an answer that was not taken to its end: the engine may have gone on a little."""
 
 
@@ -39,7 +39,6 @@ class Access:
     at_ms: UnixMillis
     reached: bool
     """An engine had it."""
-    price: str
     draw: Draw | None
     """Of a hold that was granted out of a lease."""
 
@@ -57,7 +56,8 @@ class HoldCase:
     charged: Amounts = Amounts()
     lease: HoldId = HoldId("")
     windows: tuple[str, ...] = ()
-    price: str = ""
+    model: str = ""
+    revision: str = ""
     cut: bool = False
     """It was settled for an answer that was not taken to its end."""
     voided: bool = False
@@ -104,7 +104,10 @@ def cases_of(events: Iterable[Event]) -> Cases:
             case EventType.LEASE_GRANTED | EventType.LEASE_EXPIRED | EventType.LEASE_RETURNED:
                 _lease(found, event)
             case EventType.ACCESS if event.org and event.hold:
-                _hold(found, event).access = _access(event)
+                case, context = _hold(found, event), event.context or {}
+                case.access = _access(event)
+                case.model = case.model or context.get("model", "")
+                case.revision = case.revision or context.get("revision", "")
     return found
 
 
@@ -135,7 +138,7 @@ def _granted(found: Cases, event: Event) -> None:
     case.held = amounts_in(event, "held")
     case.lease = HoldId(context.get("lease", ""))
     case.windows = event.accounts
-    case.price = context.get("price", "")
+    case.model, case.revision = context.get("model", ""), context.get("revision", "")
 
 
 def _resolved(found: Cases, event: Event) -> None:
@@ -166,7 +169,6 @@ def _access(event: Event) -> Access:
     return Access(
         at_ms=UnixMillis(event.at_ms),
         reached=bool(context.get("upstream")) and bool(event.attempt),
-        price=context.get("price", ""),
         draw=_draw(event, context),
     )
 

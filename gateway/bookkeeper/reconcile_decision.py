@@ -7,17 +7,21 @@ account, and told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.bookkeeper.reconcile_cases import Cases, HoldCase, LeaseCase, Standing
 from gateway.bookkeeper.reconcile_engines import EngineRecord, EngineView
 from gateway.budget.ledger import Draw
-from gateway.budget.measure import PICO_PER_MICRO, Amounts
+from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import MicroUsd, Millis, Tokens, UnixMillis
+from gateway.models.catalogue import Prices
 from gateway.path import HOLD_TTL
+
+PriceTable = Mapping[tuple[str, str], Prices]
+"""By name in the catalogue and revision."""
 
 SETTLING: Final = Millis(60_000)
 """After a request is over the tap may still be settling (it tries for about ten seconds, its spool for
@@ -94,8 +98,11 @@ class Decisions:
     open: int = 0
 
 
-def decisions_on(cases: Cases, engines: EngineView, *, now: UnixMillis, idle: bool) -> Decisions:
-    """``idle``: no filter worker runs and no request is under way, so that nothing needs to be waited for."""
+def decisions_on(
+    cases: Cases, engines: EngineView, *, now: UnixMillis, idle: bool, prices: PriceTable
+) -> Decisions:
+    """``prices``: without one the money stays as it was charged. ``idle``: no filter worker runs and no
+    request is under way, so that nothing needs to be waited for."""
     decided = Decisions()
     unsettled: set[tuple[OrgId, HoldId]] = set()
     for case in cases.holds.values():
@@ -106,7 +113,7 @@ def decisions_on(cases: Cases, engines: EngineView, *, now: UnixMillis, idle: bo
             decided.open += 1
             unsettled.add((case.org, _lease_of(case)))
         else:
-            _judge(case, engines, decided)
+            _judge(case, engines, decided, prices)
     orphans = _orphans(cases, engines)
     for lease in cases.leases.values():
         if not lease.returned:
@@ -114,16 +121,16 @@ def decisions_on(cases: Cases, engines: EngineView, *, now: UnixMillis, idle: bo
     return decided
 
 
-def used_of(record: EngineRecord, price: str, otherwise: MicroUsd) -> Amounts:
-    """What one attempt cost by ``price`` (``<prompt>,<cached>,<completion>`` pico-USD a token and micro-USD a
-    request, as in the admission record); ``otherwise`` where no price is known. Raises ValueError."""
-    cost = otherwise
-    if price:
-        prompt, cached, completion, request = (int(part) for part in price.split(","))
-        pico = (record.prompt_tokens - record.cached_tokens) * prompt + record.cached_tokens * cached
-        pico += record.completion_tokens * completion
-        cost = MicroUsd(request - (-pico // PICO_PER_MICRO))
-    return Amounts.of(record.prompt_tokens, record.completion_tokens, micro_usd=cost)
+def used_of(record: EngineRecord, prices: Prices | None, otherwise: MicroUsd) -> Amounts:
+    """What one attempt cost; ``otherwise`` in money where no price is known."""
+    prompt, completion = record.prompt_tokens, record.completion_tokens
+    if prices is None:
+        cost = otherwise
+    elif record.tokens:
+        cost = prices.cost(prompt=prompt, cached=min(prompt, record.cached_tokens), completion=completion)
+    else:
+        cost = MicroUsd(0)
+    return Amounts.of(prompt, completion, micro_usd=cost)
 
 
 def _ripe(case: HoldCase, *, now: UnixMillis, idle: bool) -> bool:
@@ -140,15 +147,15 @@ def _runs(case: HoldCase, engines: EngineView) -> bool:
     return bool(attempts) and not attempts[-1].over
 
 
-def _judge(case: HoldCase, engines: EngineView, decided: Decisions) -> None:
+def _judge(case: HoldCase, engines: EngineView, decided: Decisions, prices: PriceTable) -> None:
     attempts = engines.attempts.get(case.request_id, ())
     access = case.access
     draw = access.draw if access else None
     if case.standing is Standing.ABSENT and draw is None:
         return  # what the access log names and the ledger never held: nothing moved
     if attempts:
-        price = case.price or (access.price if access else "")
-        used = used_of(attempts[-1], price, (draw.amounts if draw else case.held).micro_usd)
+        held = draw.amounts if draw else case.held
+        used = used_of(attempts[-1], prices.get((case.model, case.revision)), held.micro_usd)
         decided.actions.append(
             SettleTo(org=case.org, hold=case.hold, used=used, attempts=len(attempts), draw=draw)
         )

@@ -12,6 +12,7 @@ from gateway.bookkeeper.reconcile_cases import cases_of
 from gateway.bookkeeper.reconcile_decision import (
     Action,
     Decisions,
+    PriceTable,
     Release,
     ReturnLease,
     SettleTo,
@@ -62,12 +63,13 @@ async def reconcile(
     clock: Clock,
     *,
     idle: bool,
+    prices: PriceTable,
 ) -> Report:
     """One run. Raises LedgerUnavailable, LedgerEmptied, EngineSilent and what ``events`` raises."""
     cases = await asyncio.to_thread(cases_of, events)
     # After the books: an attempt that a hold names has begun before, so none of theirs is missed.
     view = joined([await engine.read() for engine in engines])
-    decided = decisions_on(cases, view, now=clock.unix_ms(), idle=idle)
+    decided = decisions_on(cases, view, now=clock.unix_ms(), idle=idle, prices=prices)
     report = _told(decided)
     for action in decided.actions:
         await _carry_out(ledger, action, report)

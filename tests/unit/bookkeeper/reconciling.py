@@ -16,6 +16,7 @@ from gateway.contract.clock import ManualClock
 from gateway.contract.ids import AccountId, HoldId, OrgId, RegionName
 from gateway.contract.units import Millis, Tokens, UnixMillis
 from gateway.events.event import Event, EventType
+from gateway.models.catalogue import Prices
 
 ORG = OrgId("acme")
 REGION = RegionName("r")
@@ -72,6 +73,7 @@ class World:
     time: ManualClock = field(default_factory=lambda: ManualClock(NOW))
     engine: Told = field(default_factory=Told)
     log: list[Event] = field(default_factory=list)
+    prices: dict[tuple[str, str], Prices] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger(self.time)
@@ -89,7 +91,7 @@ class World:
                 price=PRICE,
                 ttl=Millis(900_000),
                 policy_version=1,
-                context={"request_id": rid},
+                context={"request_id": rid, "model": "m", "revision": "1"},
             )
         )
         assert isinstance(granted, Granted)
@@ -124,7 +126,9 @@ class World:
         yield from self.log
 
     async def reconcile(self, *, idle: bool = False) -> Report:
-        return await reconcile(self.ledger, self.events(), [self.engine], self.time, idle=idle)
+        return await reconcile(
+            self.ledger, self.events(), [self.engine], self.time, idle=idle, prices=self.prices
+        )
 
     async def used_and_held(self) -> tuple[int, int]:
         (standing,) = await self.ledger.standing(ORG, [ACCOUNT])

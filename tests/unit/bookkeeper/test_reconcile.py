@@ -8,7 +8,8 @@ from gateway.bookkeeper.reconcile_decision import LEASE_WAIT, SETTLING
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId
-from gateway.contract.units import Tokens, UnixMillis
+from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.models.catalogue import Prices
 from tests.unit.bookkeeper.reconciling import NOW, ORG, World, access, attempt
 
 POD = "10.0.0.7:30000"
@@ -36,7 +37,10 @@ async def test_a_blind_charge_becomes_what_the_engine_says_in_tokens_and_money()
     world = World()
     await world.hold("r")
     await world.ledger.settle(ORG, HoldId("r"), Amounts(), unknown=True)
-    world.log = [access("r", upstream=POD, price="20000,10000,80000,0")]
+    world.log = [access("r", upstream=POD)]
+    world.prices = {
+        ("m", "1"): Prices(prompt=MicroUsd(20_000), cached=MicroUsd(10_000), completion=MicroUsd(80_000))
+    }
     world.engine.records = [attempt("r", 8, 30)]
     world.time.advance_ms(SETTLING + 1)
     report = await world.reconcile()
