@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.budget.calendar import zone_offsets
 from gateway.budget.policy_limits import (
     ANY,
     LEASE_REQUESTS,
@@ -26,7 +27,7 @@ from gateway.budget.policy_limits import (
     limits_from,
     request_limits_from,
 )
-from gateway.budget.policy_problems import policy_problems
+from gateway.budget.policy_problems import named_zones, policy_problems
 from gateway.budget.window import Account, Window
 from gateway.config.document import Document, PolicyError, read_document, validate
 from gateway.contract.errors import PermissionDenied
@@ -241,6 +242,8 @@ def budget_policy_from(document: Document) -> BudgetPolicy:
     problems = policy_problems(document)
     if problems:
         raise PolicyError(sorted(problems, key=lambda problem: problem.line))
+    for zone in named_zones(document):
+        zone_offsets(zone)  # some 80 ms, which would else be the first request's
     data = document.data
     return BudgetPolicy(
         version=int(data["version"]),

@@ -82,6 +82,12 @@ def model_problems(document: Document, models: Mapping[str, str]) -> list[Proble
     return problems
 
 
+def named_zones(document: Document) -> set[str]:
+    """Every time zone that a limit names. The document must have passed ``policy_problems``."""
+    entries = (entry for _, place in _places(document.data) for entry in place.get("limits", ()))
+    return {entry["zone"] for entry in entries if "zone" in entry}
+
+
 def _places(data: Mapping[str, Any]) -> Iterator[Place]:
     """Everything that holds limits."""
     for name, tier in data["tiers"].items():

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
+from gateway.budget.calendar import window_bounds, zone_offsets
 from gateway.budget.ledger import HoldRequest
 from gateway.budget.measure import Measure
 from gateway.budget.policy import (
@@ -23,7 +24,7 @@ from gateway.config.document import parse_documents
 from gateway.contract.errors import PermissionDenied
 from gateway.contract.ids import HoldId, KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
-from gateway.contract.units import Millis, Tokens
+from gateway.contract.units import Millis, Tokens, UnixMillis
 
 TEXT = """\
 version: 7
@@ -228,6 +229,16 @@ def test_accounts_with_the_same_limits_share_their_list() -> None:
     first, second = (POLICY.accounts_for(caller(key=key), model="m", user=ANNA) for key in ("k2", "k3"))
     assert [account.id for account in second] == ["org", "team/red", f"user/{ANNA}", "key/k3"]
     assert all(one.windows is other.windows for one, other in zip(first, second, strict=True))
+
+
+def test_no_request_waits_for_the_offsets_of_a_zone() -> None:
+    zone_offsets.cache_clear()
+    fresh = policy()
+    made = zone_offsets.cache_info().misses
+    (org, *_) = fresh.accounts_for(caller(), model="m", user=ANNA)
+    assert org.windows[-1].zone == "Europe/Berlin"
+    window_bounds(org.windows[-1], UnixMillis(0))
+    assert zone_offsets.cache_info().misses == made == 1
 
 
 def test_snapshots_of_one_file_are_equal_and_cannot_be_changed() -> None:
