@@ -28,6 +28,7 @@ from gateway.bookkeeper.consumption import (
     consumption_of,
 )
 from gateway.contract.ids import RegionName
+from gateway.events.base import read_base
 from gateway.events.chain import Record
 from gateway.events.reading import Mark, NotThere, Reader
 
@@ -130,6 +131,8 @@ class Projection:
     def _begin(self) -> None:
         self._table = _open_table(self._directory)
         after = None if self._table is None else _last_mark(self._table)
+        if after is not None and after.seq <= read_base(self._directory, self._region).count:
+            after = None  # its record is archived and removed; the rows stay
         try:
             self._reader = Reader(self._directory, self._region, after=after)
         except NotThere:  # of other books

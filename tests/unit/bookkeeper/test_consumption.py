@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.bookkeeper import export
+from gateway.bookkeeper.archive import archive
 from gateway.bookkeeper.consumption import GROUPS, MEASURES, Sums, Totals, UsageRow, consumption_of
+from gateway.bookkeeper.object_store import ObjectStore
 from gateway.bookkeeper.projection import DIRECTORY, NoProjection, Projection, usage_rows
-from gateway.contract.units import TOKENS_MAX
+from gateway.contract.units import TOKENS_MAX, UnixMillis
 from gateway.events.event import Event, EventType
 from gateway.events.reading import Reader
 from gateway.events.segment import segments_of
@@ -173,6 +175,19 @@ async def test_the_projection_goes_on_and_is_made_anew(tmp_path: Path) -> None:
     assert Projection(tmp_path / "one", LOCAL).rebuild() > 0
     again = usage_rows(tmp_path / "one", org=None, by=["org"], since_ms=0, until_ms=TOKENS_MAX, where={})
     assert again == found
+
+
+async def test_rows_of_removed_segments_stay(tmp_path: Path) -> None:
+    books = tmp_path / "books"
+    await written(books)
+    last = segments_of(books)[-1][1]
+    last.write_bytes(last.read_bytes().splitlines(keepends=True)[0])  # nothing was consumed behind the base
+    rows, before = Projection(books, LOCAL).advance(), by_segments(books, ["org"])
+    kept = ObjectStore((tmp_path / "kept").as_uri())
+    archive(books, LOCAL, kept, now=UnixMillis(2_000_000_000_000), keep_days=1)
+    assert Projection(books, LOCAL).advance() == 0 and rows > 0
+    found = usage_rows(books, org=None, by=["org"], since_ms=0, until_ms=TOKENS_MAX, where={})
+    assert found == before
 
 
 async def test_exports_have_the_sums_of_the_segments(
