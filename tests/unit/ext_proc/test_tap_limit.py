@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 
+from ext_proc.measures import Measures
 from ext_proc.phases.tap import EXTEND_AFTER_S, EXTEND_EVERY_S, SWALLOWED_MAX, TapStage
 from ext_proc.vocabulary import (
     CloseStream,
@@ -24,6 +26,7 @@ from ext_proc.vocabulary import (
 )
 from gateway.budget.measure import Amounts
 from gateway.contract.admission import AdmissionRecord
+from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.path import HOLD_TTL
@@ -203,3 +206,31 @@ def test_replies_after_a_limit_keep_their_phase() -> None:
     reply = machine.receive(chunk(MORE))[-1]
     assert isinstance(reply, Continue)
     assert reply.phase is Phase.RESPONSE_BODY
+
+
+def test_waste_is_counted_by_model_and_cause() -> None:
+    labels = {"gen_ai_request_model": "test-of-waste", "cause": "failed"}
+    measures = Measures(ManualClock())
+    for tokens in (Tokens(3), Tokens(4)):
+        measures.waste(ObserveWaste(model="test-of-waste", cause="failed", tokens=tokens))
+    assert REGISTRY.get_sample_value("tidegate_wasted_tokens_total", labels) == 7
+
+
+def test_embeddings_have_a_prompt_only() -> None:
+    answer = {
+        "object": "list",
+        "model": "e",
+        "data": [{"object": "embedding", "index": index, "embedding": [0.5]} for index in range(3)],
+        "usage": {"prompt_tokens": 30, "total_tokens": 30},
+    }
+    of = record(
+        endpoint="embeddings",
+        stream=False,
+        completion_max=Tokens(0),
+        held=Amounts.of(40, 0, micro_usd=81),
+        price="2000000,0,0,1",
+    )
+    _, effects = tap_after(answer_headers(kind=JSON, of=of), chunk(orjson.dumps(answer), end=True))
+    settle = only(Settle, effects)
+    assert settle.used == Amounts.of(30, 0, micro_usd=61)
+    assert (settle.detail["flags"], settle.detail["price"]) == ("", "2000000,0,0,1")
