@@ -211,3 +211,11 @@ def test_a_grant_out_of_a_lease_that_nobody_hears_of_is_released_with_its_draw()
     machine.receive(GONE)
     void = only(Void, machine.receive(granted(request, lease=HoldId("lease-1"))))
     assert void.draw is not None and void.draw.lease == "lease-1"
+
+
+def test_every_input_of_a_batch_is_held() -> None:
+    def fixed(*inputs: str) -> int:
+        _, request = admitted({"model": "embed", "input": inputs}, arrived=headers(path="/v1/embeddings"))
+        return request.fixed
+
+    assert fixed("one", "two", "three") == fixed("one") + fixed("two") + fixed("three")
