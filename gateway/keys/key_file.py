@@ -6,6 +6,7 @@ with each request: a change is in force on all of them within a second, and no c
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -70,6 +71,8 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         """Touches nothing yet."""
         self._path = path
+        self.turn = asyncio.Lock()
+        """For the tasks of this process: one of them at a time has a thread wait for the others."""
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[IO[str]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pwd
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from mesh.local.layout import BASE, DEFAULT_STATE, Layout, layout_of
 
+T = TypeVar("T")
 DEFAULT_PORT: Final = 8080
 
 
@@ -76,6 +80,31 @@ def mesh_option(parser: argparse.ArgumentParser) -> None:
 def json_option(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="one JSON object with stable keys")
+
+
+def by_options(parser: argparse.ArgumentParser) -> None:
+    """``--reason`` and ``--actor``, of everything that changes something."""
+    parser.add_argument("--reason", required=True, metavar="WORDS", help="why, for the audit event")
+    parser.add_argument("--actor", default=_actor(), metavar="NAME", help="who, for it (%(default)s)")
+
+
+def _actor() -> str:
+    """Who runs this."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
+        return f"uid-{os.getuid()}"
+
+
+def parsed(parse: Callable[[], T]) -> T:
+    """What ``parse`` makes of an argument; one that it refuses is a bad command line."""
+    from gateway.admin.change import BadValue
+
+    try:
+        return parse()
+    except BadValue as error:
+        sys.stderr.write(f"tidegate: {error}\n")
+        raise SystemExit(2) from None
 
 
 def layout(arguments: argparse.Namespace) -> Layout:
