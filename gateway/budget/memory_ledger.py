@@ -1,7 +1,7 @@
 """The ledger in memory: the executable specification of BudgetLedger.
 
-Read this, memory_books.py, memory_holds.py and memory_leases.py to know what the Lua does; a hypothesis
-state machine holds the two together, outbox included. It is also the ledger of tests that are not about the store.
+Read this, memory_books.py, memory_holds.py and memory_leases.py to know what the Lua does; a hypothesis state
+machine holds the two together, outbox included. It is also the ledger of tests that are not about the store.
 """
 
 from __future__ import annotations

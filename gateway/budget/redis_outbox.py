@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.budget.redis_connection import connect, within
-from gateway.budget.redis_ledger import org_key
+from gateway.budget.redis_keys import org_key
 from gateway.contract.ids import OrgId, RegionName
 from gateway.contract.units import Millis
 
