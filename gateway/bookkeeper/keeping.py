@@ -32,8 +32,8 @@ READ_COUNT: Final = 256
 ROUND_MAX: Final = 2048
 """Events in one round: about 2 MB and one sync. Far below books.IDS_KEPT, as exactness demands."""
 DAMAGED_MEND: Final = (
-    "run `tidegate ledger verify`; put back the segments from a copy, or move the books directory away and "
-    "delete the ledger's hash tg:books:<region> to begin new books"
+    "run `tidegate ledger verify`; put back the segments from the archive or a backup, or move the books "
+    "directory away and delete the ledger's hash tg:books:<region> to begin new books"
 )
 
 Batches = Mapping[OrgId, Sequence[tuple[str, Mapping[str, str]]]]

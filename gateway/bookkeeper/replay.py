@@ -131,10 +131,18 @@ class Replay:
         self.irregular: list[str] = []
         """Ids of the first events that end or correct a hold or lease that the log does not know."""
         self.irregular_total = 0
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def knows(self, org: OrgId, entry: str) -> bool:
+        """Whether outbox entry ``entry`` (``<ms>-<n>``) was added: ids of an outbox ascend."""
+        return _place(entry) <= self._last.get(org, (0, 0))
 
     def add(self, event: Event) -> None:
         """Raises ValueError for amounts or a window that the ledger cannot have written."""
         self.events += 1
+        owner, _, entry = event.id.partition("/")
+        if owner == event.org and event.type is not EventType.ACCESS:
+            self._last[event.org] = _place(entry)
         if event.type is EventType.EVENT_UNREADABLE:
             self.unreadable += 1
         elif event.type is EventType.HOLD_GRANTED:
@@ -306,6 +314,11 @@ def _weight(window: str, amounts: Amounts, requests: int) -> int:
             return amounts.micro_usd
         case Measure.REQUESTS | Measure.CONCURRENT:
             return requests
+
+
+def _place(entry: str) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number)
 
 
 def _version(event: Event) -> int:
