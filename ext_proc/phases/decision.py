@@ -44,8 +44,11 @@ def plain_record(verdict: Verdict, request_id: RequestId, principal: Principal) 
 
 def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
     """A record with what the plan knows."""
-    return replace(
-        plain_record(verdict, plan.request_id, plan.principal),
+    return AdmissionRecord(
+        decision=verdict,
+        request_id=plan.request_id,
+        org=plan.principal.org,
+        key=plan.principal.key,
         prompt_bound=plan.prompt_bound,
         price=plan.price_text,
         # Each prompt and each choice within the context; twice what can be, and far from a bug's 2^40.
@@ -86,9 +89,7 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
         priority=plan.tier.priority,
         cache_salt=plan.engine_salt,
     )
-    record = replace(
-        _granted_record(plan, grant, now=now), cache=cache, cache_key=store_under, admitted_at_ms=now
-    )
+    record = _granted_record(plan, grant, cache=cache, store_under=store_under, now=now)
     return Continue(
         phase=Phase.REQUEST_BODY,
         set_headers={
@@ -109,7 +110,9 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
     )
 
 
-def _granted_record(plan: Plan, grant: Granted, *, now: UnixMillis) -> AdmissionRecord:
+def _granted_record(
+    plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str, now: UnixMillis
+) -> AdmissionRecord:
     tokens = limit_texts(tightest_tokens(grant.tightest), now=now)
     requests = limit_texts(grant.tightest.get(Measure.REQUESTS), now=now)
     _, micro_usd, _ = limit_texts(grant.tightest.get(Measure.MICRO_USD), now=now)
@@ -130,6 +133,9 @@ def _granted_record(plan: Plan, grant: Granted, *, now: UnixMillis) -> Admission
         reset_requests=requests[2],
         remaining_micro_usd=micro_usd,
         over=over_text(grant.over),
+        cache=cache,
+        cache_key=store_under,
+        admitted_at_ms=now,
     )
 
 
