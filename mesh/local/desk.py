@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from gateway.keys.key_file import KeyFile
 from gateway.keys.pseudonym import FILE as PSEUDONYM_FILE
 from gateway.keys.pseudonym import key_from, user_pseudonym
 from gateway.models.catalogue import load_catalogue
+from mesh.local.books import with_ledger
 from mesh.local.layout import Layout
-from mesh.local.ledger_alone import with_ledger
 from mesh.local.refusal import Refusal
 
 T = TypeVar("T")
@@ -65,8 +66,15 @@ def at_desk(layout: Layout, clock: Clock, work: Callable[[Desk], Awaitable[T]]) 
         finally:
             await ledger.aclose()
 
+    done: list[T] = []
+
+    def command(url: str) -> int:
+        done.append(asyncio.run(run(url)))
+        return 0
+
     with plainly():
-        return with_ledger(layout, clock, run)
+        with_ledger(layout, clock, command)
+    return done[0]
 
 
 @contextlib.contextmanager

@@ -150,7 +150,13 @@ def _services(region: Region) -> list[Part]:
             name="api",
             command=_python("gateway.api.main"),
             env=_python_env(
-                region, region=REGION, listen=at.socket("api"), policy_dir=at.policy, ledger_url=ledger_url
+                region,
+                region=REGION,
+                listen=at.socket("api"),
+                policy_dir=at.policy,
+                secrets_dir=at.secrets,
+                books_dir=at.books,
+                ledger_url=ledger_url,
             ),
             probe=HttpOk(where=at.socket("api"), path="/healthz"),
             after=("valkey-ledger",),
