@@ -66,7 +66,8 @@ def pairs(values: Mapping[str, str]) -> list[str]:
     return [text for pair in values.items() for text in pair]
 
 
-def _four(amounts: Amounts) -> tuple[int, int, int, int]:
+def four(amounts: Amounts) -> tuple[int, int, int, int]:
+    """Tokens, prompt tokens, completion tokens, micro-USD."""
     return amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd
 
 
@@ -84,7 +85,7 @@ def reserve_arguments(request: HoldRequest) -> list[str | int]:
 def lease_arguments(request: LeaseRequest) -> list[str | int]:
     """Of tg2_lease, after epoch and time."""
     return [
-        *(request.lease, *_four(request.wanted), request.wanted_requests, *_four(request.least)),
+        *(request.lease, *four(request.wanted), request.wanted_requests, *four(request.least)),
         *(request.share, request.ttl, request.policy_version),
         *accounts_arguments(request.accounts),
         *pairs(request.context),
@@ -93,7 +94,7 @@ def lease_arguments(request: LeaseRequest) -> list[str | int]:
 
 def draw_arguments(draw: Draw) -> list[str | int]:
     """One draw."""
-    numbers = (*_four(draw.amounts), draw.units, draw.expires_at, draw.policy_version)
+    numbers = (*four(draw.amounts), draw.units, draw.expires_at, draw.policy_version)
     windows = " ".join(draw.windows)
     return [draw.lease, draw.hold, *numbers, windows, len(draw.context), *pairs(draw.context)]
 
@@ -105,10 +106,11 @@ def maybe_draw(draw: Draw | None) -> list[str | int]:
 
 def used_arguments(used: Amounts, *, unknown: bool) -> tuple[int, ...]:
     """Of tg2_settle: the amounts and whether they count."""
-    return *_four(used), int(unknown)
+    return *four(used), int(unknown)
 
 
-def _amounts(texts: Sequence[str]) -> Amounts:
+def amounts_of(texts: Sequence[str]) -> Amounts:
+    """Of the four."""
     tokens, prompt, completion, micro_usd = map(int, texts)
     return Amounts(
         tokens=Tokens(tokens),
@@ -170,7 +172,7 @@ def decision_of(hold: HoldId, reply: str) -> Granted | Refused:
     units, expires_at, repeated, conflict, lease, tightest, more, over = fields[4:]
     return Granted(
         hold=hold,
-        amounts=_amounts(fields[:4]),
+        amounts=amounts_of(fields[:4]),
         units=Tokens(int(units)),
         tightest=_tightest(tightest, more),
         expires_at=UnixMillis(int(expires_at)),
@@ -187,7 +189,7 @@ def resolved_of(reply: str) -> Resolved:
     return Resolved(
         outcome=Outcome(outcome),
         first=first == "1",
-        posted=_amounts(posted),
+        posted=amounts_of(posted),
         overdraft=Tokens(int(overdraft)),
     )
 
@@ -197,7 +199,7 @@ def leased_of(lease: HoldId, reply: str) -> Leased:
     *amounts, requests, windows, expires_at, lasts, conflict, tightest, over = reply.split(" ")
     return Leased(
         lease=lease,
-        amounts=_amounts(amounts),
+        amounts=amounts_of(amounts),
         requests=int(requests),
         windows=tuple(windows.split(",")) if windows else (),
         tightest={one.measure: one for one in _standings(tightest)},

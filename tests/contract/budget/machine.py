@@ -46,6 +46,7 @@ from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId
 from gateway.contract.units import Millis, Tokens, UnixMillis
 from tests.contract.budget.history import Count, History
+from tests.contract.budget.stored import comes_back, counters
 from tests.contract.budget.subjects import NOON, ORG, PATIENT, want
 from tests.contract.budget.words import (
     BEGINNINGS,
@@ -359,25 +360,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for window, counter in self.books.counters.items():
             empty = (counter.used, counter.held, counter.credit) == (0, 0, 0)
             assert window in stored or empty, window
+        if self.run(self.redis.orgs()):
+            self.run(comes_back(self.client, self.witness))
+            self.run(self.client.hset(org_key(ORG, "meta"), "clock_ms", self.books.confirmed))
+            self.redis._session.forget_books()
         self.clock.now_ms = self.witness.now_ms = max(self.latest, self.clock.now_ms) + 4 * DAY
         self.tick()
         self.expire(100)
         self.outboxes_are_equal()
         assert all(count.held == 0 for count in self.run(counters(self.client)).values())
-
-
-async def counters(client: Any) -> dict[str, Count]:
-    """Those of the store, by window id."""
-    prefix, found = org_key(ORG, "w:"), {}
-    for key in await client.keys(prefix.replace("{", "[{]") + "*"):
-        window, fields = key.removeprefix(prefix).replace("|tokens|", "|", 1), await client.hgetall(key)
-        if "|rolling-" in window:
-            for start, text in fields.items():
-                used, held, _, credit = map(int, text.split())
-                found[f"{window}|{start}"] = Count(used=used, held=held, credit=credit)
-        else:
-            found[window] = Count(**{name: int(fields.get(name, 0)) for name in ("used", "held", "credit")})
-    return found
 
 
 def run_machine(store: StoreProcess, profile: settings, library: str | None = None) -> None:

@@ -75,13 +75,14 @@ class Subject:
         assert answer is not None
         return answer
 
-    async def settle(self, hold: str, used: int = 0, **named: Any) -> Any:
-        """Settle so many tokens."""
-        return await self.ledger.settle(ORG, HoldId(hold), Amounts(tokens=Tokens(used)), **named)
-
     async def minute(self, *accounts: Account) -> Standing:
         """The first window of the first account."""
         return (await self.ledger.standing(ORG, accounts))[0]
+
+
+def used(tokens: int) -> Amounts:
+    """So many tokens, of which nobody says more."""
+    return Amounts(tokens=Tokens(tokens))
 
 
 def account(name: str = "org", *, minute: int = UNLIMITED, month: int = UNLIMITED) -> Account:
