@@ -9,12 +9,15 @@ from typing import Any
 
 import openai
 import pytest
+import yaml
 from openai import OpenAI
 
 from gateway.budget.ledger import Adjustment, AdjustmentKind
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.window import Account
-from gateway.contract.ids import AccountId, HoldId, OrgId
+from gateway.contract.ids import AccountId, HoldId, KeyId, OrgId, TeamId, Tier, UserId
+from gateway.contract.principal import Principal
+from gateway.keys.key_file import create_api_key
 from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
@@ -58,6 +61,27 @@ def gateway(engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     running.close()
 
 
+@pytest.fixture(scope="module")
+def callers(gateway: Gateway) -> dict[str, OpenAI]:
+    """A client for each org of the policy; the last key is known to every worker only with all others."""
+    *others, last = yaml.safe_load(BUDGETS)["orgs"]
+    keys = {
+        org: create_api_key(
+            gateway.state / "secrets" / "api_keys.json",
+            Principal(
+                org=OrgId(org),
+                team=TeamId("t"),
+                user=UserId("u"),
+                key=KeyId(f"k-{org}"),
+                tier=Tier("standard"),
+            ),
+        )
+        for org in others
+    }
+    keys[last] = key_for(gateway, last)
+    return {org: sdk(gateway, key) for org, key in keys.items()}
+
+
 def say(client: OpenAI, text: str = "hello", **options: Any) -> Any:
     """The raw answer to one chat completion."""
     messages: list[Any] = [{"role": "user", "content": text}]
@@ -72,8 +96,8 @@ def refused(client: OpenAI, text: str = "hello", **options: Any) -> openai.APISt
     return caught.value
 
 
-def test_max_tokens_is_lowered_to_what_is_left_of_any_measure(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "clamp"))
+def test_max_tokens_is_lowered_to_what_is_left_of_any_measure(callers: dict[str, OpenAI]) -> None:
+    client = callers["clamp"]
     answer = say(client, max_tokens=1000)
     assert answer.headers["x-tidegate-clamped-max-tokens"] == "100"
     assert answer.headers["x-ratelimit-limit-tokens"] == "100"
@@ -83,8 +107,8 @@ def test_max_tokens_is_lowered_to_what_is_left_of_any_measure(gateway: Gateway) 
     assert unsaid.parse().usage.completion_tokens <= left
 
 
-def test_a_day_that_is_used_up_is_a_quota(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "quota"))
+def test_a_day_that_is_used_up_is_a_quota(callers: dict[str, OpenAI]) -> None:
+    client = callers["quota"]
     with pytest.raises(openai.RateLimitError) as caught:
         for number in range(30):
             say(client, f"n {number}", max_tokens=60)
@@ -95,8 +119,8 @@ def test_a_day_that_is_used_up_is_a_quota(gateway: Gateway) -> None:
     assert "tokens per day of this organization: limit 300" in error.message
 
 
-def test_rates_are_told_for_requests_and_for_tokens(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "rate"))
+def test_rates_are_told_for_requests_and_for_tokens(callers: dict[str, OpenAI]) -> None:
+    client = callers["rate"]
     first = say(client).headers
     assert (first["x-ratelimit-limit-requests"], first["x-ratelimit-remaining-requests"]) == ("2", "1")
     assert (first["x-ratelimit-limit-tokens"]) == "1500"
@@ -119,8 +143,10 @@ def reached(engine: Twin, text: str, before: int) -> None:
     until(lambda: len(engine.attempts()) > before, f"{text} at the engine")
 
 
-def test_one_more_in_flight_is_refused_and_told_to_come_back(gateway: Gateway, engine: Twin) -> None:
-    client = sdk(gateway, key_for(gateway, "busy"))
+def test_one_more_in_flight_is_refused_and_told_to_come_back(
+    callers: dict[str, OpenAI], engine: Twin
+) -> None:
+    client = callers["busy"]
     slowly(engine, "busy")
     before = len(engine.attempts())
     with ThreadPoolExecutor() as pool:
@@ -134,8 +160,8 @@ def test_one_more_in_flight_is_refused_and_told_to_come_back(gateway: Gateway, e
     assert say(client).status_code == 200
 
 
-def test_one_more_in_flight_waits_where_the_policy_says_so(gateway: Gateway, engine: Twin) -> None:
-    client = sdk(gateway, key_for(gateway, "patient"))
+def test_one_more_in_flight_waits_where_the_policy_says_so(callers: dict[str, OpenAI], engine: Twin) -> None:
+    client = callers["patient"]
     slowly(engine, "patient")
     before = len(engine.attempts())
     with ThreadPoolExecutor() as pool:
@@ -145,8 +171,8 @@ def test_one_more_in_flight_waits_where_the_policy_says_so(gateway: Gateway, eng
         assert [one.result().status_code for one in (first, *others)] == [200] * 4
 
 
-def test_a_workflow_has_a_budget_of_its_own(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "flows"))
+def test_a_workflow_has_a_budget_of_its_own(callers: dict[str, OpenAI]) -> None:
+    client = callers["flows"]
     header = {"x-tidegate-workflow": "nightly"}
     assert say(client, extra_headers=header).status_code == 200
     again: list[dict[str, Any]] = [{"extra_headers": header}, {"metadata": {"workflow": "nightly"}}]
@@ -162,16 +188,16 @@ def test_a_workflow_has_a_budget_of_its_own(gateway: Gateway) -> None:
     assert say(client).status_code == 200
 
 
-def test_a_model_has_a_budget_in_an_org(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "model"))
+def test_a_model_has_a_budget_in_an_org(callers: dict[str, OpenAI]) -> None:
+    client = callers["model"]
     assert say(client).status_code == 200
     error = refused(client)
     assert error.code == "insufficient_quota"
     assert "requests per day of this model: limit 1" in error.message
 
 
-def test_money_is_a_limit_in_whole_micro_usd(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "money"))
+def test_money_is_a_limit_in_whole_micro_usd(callers: dict[str, OpenAI]) -> None:
+    client = callers["money"]
     answer = say(client, max_tokens=1000)
     assert int(answer.headers["x-tidegate-clamped-max-tokens"]) < 1000 / 2
     assert 0 <= int(answer.headers["x-tidegate-remaining-micro-usd"]) < 30
@@ -183,8 +209,8 @@ def test_money_is_a_limit_in_whole_micro_usd(gateway: Gateway) -> None:
     assert caught.value.response.headers["x-should-retry"] == "false"
 
 
-def test_one_request_has_limits_of_its_own(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "one"))
+def test_one_request_has_limits_of_its_own(callers: dict[str, OpenAI]) -> None:
+    client = callers["one"]
     answer = say(client, max_tokens=21)
     assert answer.headers["x-tidegate-clamped-max-tokens"] == "20"
     assert answer.parse().usage.completion_tokens <= 20
@@ -194,12 +220,12 @@ def test_one_request_has_limits_of_its_own(gateway: Gateway) -> None:
     assert "the limit for one request is 200" in error.message
 
 
-def test_a_soft_limit_warns_and_a_shadow_limit_says_nothing(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "soft"))
+def test_a_soft_limit_warns_and_a_shadow_limit_says_nothing(callers: dict[str, OpenAI]) -> None:
+    client = callers["soft"]
     warning = say(client).headers["x-tidegate-budget-warning"]
     assert warning.startswith("org;measure=tokens;window=day;limit=1;used=")
     assert "hour" not in warning
-    assert "x-tidegate-budget-warning" not in say(sdk(gateway, key_for(gateway, "demo"))).headers
+    assert "x-tidegate-budget-warning" not in say(callers["demo"]).headers
 
 
 def freeze(gateway: Gateway, kind: AdjustmentKind) -> None:
@@ -215,8 +241,10 @@ def freeze(gateway: Gateway, kind: AdjustmentKind) -> None:
     asyncio.run(adjust())
 
 
-def test_a_frozen_budget_grants_nothing_until_it_is_released(gateway: Gateway) -> None:
-    client = sdk(gateway, key_for(gateway, "frozen"))
+def test_a_frozen_budget_grants_nothing_until_it_is_released(
+    gateway: Gateway, callers: dict[str, OpenAI]
+) -> None:
+    client = callers["frozen"]
     assert say(client).status_code == 200
     freeze(gateway, AdjustmentKind.FREEZE)
     error = refused(client)
