@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -19,6 +20,7 @@ from gateway.budget.measure import Measure
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.redis_outbox import RedisOutbox
 from gateway.budget.window import UNLIMITED, Account, Window, WindowKind
+from gateway.config.environment import inherited
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import AccountId, OrgId, RegionName
@@ -27,10 +29,10 @@ from gateway.events.reading import Reader
 from gateway.events.verify import verify
 from inference.twin import truth
 from mesh.drill.catalogue import KILLS_SHARE, STALL_S, STORE_KILLS, STORE_STALLS, STUCK_S
-from mesh.drill.crash import Toll, toll_of
+from mesh.drill.crash import QUICK_BELOW, Toll, toll_of
 from mesh.drill.drill import Aborted, Figures, Setup
 from mesh.drill.judge import AccountBooks, Ending, Reconciled, Seen, book_figures
-from mesh.drill.load import Clients, asks
+from mesh.drill.load import RUSH, RUSH_EVERY, Clients, asks
 from mesh.drill.nursery import Plan
 from mesh.drill.planted import planted_library
 from mesh.drill.stage import LEDGER, Caller, Stage
@@ -39,11 +41,18 @@ from mesh.local.region import REGION
 from mesh.local.up import DEFAULT_MODEL
 
 CONCURRENCY: Final = 64
-HOLD_TTL_MS: Final = 8_000
+HOLD_TTL_MS: Final = 5_000
 """Of the drill's holds: longer than its answers, and the sweep comes in mid-drill."""
-TOKENS_EACH: Final = 55
+TOKENS_EACH: Final = 40
 """Of an average request, to size the budgets: four of five run out in the middle."""
+RUSH_KEY: Final = "rush-"
+RUSH_KEYS_MAX: Final = 16
+RUSH_ROOM: Final = 500
+"""Of 64 requests at once for some 2,000 tokens."""
 STEADY_S: Final = 30.0
+STEADY_KEYS: Final = 5
+"""Those that are asked before anything counts: not the ones that many are to find untouched."""
+USE_UP_S: Final = 120.0
 QUIET_S: Final = 90.0
 """For holds to be resolved and events to be written, once the load is over: the holds' lives, the leases'
 and their grace."""
@@ -52,15 +61,20 @@ RECONCILE_S: Final = 120.0
 
 
 def callers_for(requests: int) -> tuple[Caller, ...]:
-    """Two orgs and a half: a key without limit beside one that runs out, an org that runs out under two keys,
-    and a tiny one."""
+    """A key without limit beside one that runs out, an org that runs out under two keys, a tiny one; and keys
+    with room for a few requests, on which all clients fall at once."""
     each = requests * TOKENS_EACH // 5
+    rushes = min(RUSH_KEYS_MAX, max(1, requests // (RUSH * RUSH_EVERY)))
     return (
         Caller(org="drill-open", key="open", limit=-1, org_limit=-1),
         Caller(org="drill-open", key="tight", limit=max(200, each * 2 // 5), org_limit=-1),
         Caller(org="drill-shared", key="share-a", limit=-1, org_limit=max(300, each)),
-        Caller(org="drill-shared", key="share-b", limit=max(200, each * 4 // 5), org_limit=max(300, each)),
+        Caller(org="drill-shared", key="share-b", limit=max(200, each * 3 // 5), org_limit=max(300, each)),
         Caller(org="drill-tiny", key="tiny", limit=max(150, each // 10), org_limit=-1),
+        *(
+            Caller(org="drill-rush", key=f"{RUSH_KEY}{number}", limit=RUSH_ROOM, org_limit=-1)
+            for number in range(rushes)
+        ),
     )
 
 
@@ -103,6 +117,8 @@ class BudgetCrash:
             ledger, outbox = RedisLedger.connect(stage.ledger_url), RedisOutbox.connect(stage.ledger_url)
             try:
                 await self._quiet(ledger, outbox)
+                await self._use_up(clients)
+                await self._quiet(ledger, outbox)
                 first = await self._reconcile()
                 await self._quiet(ledger, outbox)
                 second = await self._reconcile()
@@ -117,8 +133,8 @@ class BudgetCrash:
         return {**figures, "books_clean": report.clean, "seconds": round(seconds, 1)}
 
     async def _steady(self, clients: Clients) -> None:
-        """Every key is answered once before anything counts. Raises Aborted."""
-        for caller in self._callers:
+        """Keys are answered once before anything counts. Raises Aborted."""
+        for caller in self._callers[:STEADY_KEYS]:
             asked = asks(self._setup.seed, [caller.key], kind="steady")
             try:
                 async with asyncio.timeout(STEADY_S):
@@ -133,13 +149,34 @@ class BudgetCrash:
         """Raises Aborted when nothing moves any more."""
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(
-                clients.run(asks(self._setup.seed, [caller.key for caller in self._callers]), enough)
-            )
+            keys = [caller.key for caller in self._callers]
+            rush = [key for key in keys if key.startswith(RUSH_KEY)]
+            asked = asks(self._setup.seed, [key for key in keys if key not in rush], rush=rush)
+            running = tasks.create_task(clients.run(asked, enough))
             breaking = tasks.create_task(self._break_store(clients))
             await self._watch(clients, enough)
             breaking.cancel()
             await running
+
+    async def _use_up(self, clients: Clients) -> None:
+        """Nothing dies any more and every hold has ended: ask on each limited key until it refuses. Room that
+        should not be there is used now, so that it shows."""
+        self._setup.say("using up what the budgets still have")
+
+        async def one(key: str) -> None:
+            for ask in asks(self._setup.seed, [key], kind="last"):
+                # The smallest prompt there is: the budget refuses it only when next to nothing is left.
+                seen = await clients.once(replace(ask, chat=False, words=1, leaves_after_s=0.0))
+                if seen.ending is Ending.OVER_BUDGET:
+                    return
+
+        limited = [caller.key for caller in self._callers if max(caller.limit, caller.org_limit) >= 0]
+        try:
+            async with asyncio.timeout(USE_UP_S), asyncio.TaskGroup() as tasks:
+                for key in limited:
+                    tasks.create_task(one(key))
+        except TimeoutError:
+            raise Aborted(f"a budget was not used up within {USE_UP_S:.0f} s") from None
 
     async def _watch(self, clients: Clients, enough: asyncio.Event) -> None:
         moved_s, before, told = self._clock.monotonic_s(), len(clients.seen), 0
@@ -163,7 +200,8 @@ class BudgetCrash:
     async def _break_store(self, clients: Clients) -> None:
         """Kills and stalls of the ledger's Valkey, spread over the requests by the seed."""
         random = Random(f"{self._setup.seed}/store")
-        faults = ["kill"] * STORE_KILLS + ["stall"] * STORE_STALLS
+        whole = self._setup.requests >= QUICK_BELOW
+        faults = ["kill"] * (STORE_KILLS if whole else 1) + ["stall"] * (STORE_STALLS if whole else 1)
         random.shuffle(faults)
         share = self._setup.requests / (len(faults) + 1)
         for place, fault in enumerate(faults, 1):
@@ -222,7 +260,7 @@ class BudgetCrash:
         process = await asyncio.create_subprocess_exec(
             *command,
             *("--engine", self._stage.engine_url, "--policy", str(layout.policy)),
-            cwd=CHECKOUT,
+            env={**inherited(), "PYTHONPATH": str(CHECKOUT)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -31,7 +31,7 @@ def _zero(figure: str, text: str) -> Criterion:
 BUDGET_CRASH: Final = Drill(
     name="budget-crash",
     question="Filters, bookkeeper and ledger die under load: is a token lost, double or beyond a limit?",
-    steady_state="every key is answered through the gateway",
+    steady_state="keys of every kind of budget are answered through the gateway",
     faults=(
         "SIGKILL of filter workers before and after reserve, at the first byte, at each usage, before and "
         "after settle",

@@ -41,6 +41,7 @@ PASSAGES_MAX: Final = {
 """How often a label is passed at most before the kill: with two workers some 16 requests lie between two."""
 QUICK_BELOW: Final = 2_000
 """Requests of a drill below which lives are shorter, so that every label comes to its turn."""
+QUICK_TIMES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +56,9 @@ def fate_of(seed: int, worker: str, life: int, labels: tuple[str, ...], *, reque
     """The labels take turns, so that each has its share; the passage is the seed's."""
     random = Random(f"{seed}/{worker}/{life}")
     label = labels[(life + sum(worker.encode())) % len(labels)]
-    longest = max(1, PASSAGES_MAX[label] * min(requests, QUICK_BELOW) // QUICK_BELOW)
+    longest = PASSAGES_MAX[label]
     if requests < QUICK_BELOW:
-        longest = max(2, longest)
+        longest = max(2, longest // QUICK_TIMES)
     return Fate(label=label, passage=random.randint(1, longest))
 
 

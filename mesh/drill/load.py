@@ -19,6 +19,9 @@ PAUSE_S: Final = (0.1, 0.6)
 """After a refusal that asks to try again (an SDK waits as long): a gateway that is away must not use up the
 requests of a drill in a moment."""
 LEAVE_SHARE: Final = 0.15
+RUSH: Final = 64
+"""As many as there are clients."""
+RUSH_EVERY: Final = 3
 DONE: Final = b"data: [DONE]"
 
 
@@ -35,33 +38,38 @@ class Ask:
     pause_s: float
     leaves_after_s: float = 0.0
     leaves_after_events: int | None = None
+    chat: bool = True
+
+    @property
+    def path(self) -> str:
+        """Below the base URL."""
+        return "/chat/completions" if self.chat else "/completions"
 
     def body(self, model: str) -> bytes:
-        """Each request asks something else: no answer comes from a cache."""
+        """Each request asks something else: no answer comes from a cache. A completion's prompt is bounded
+        closer than a chat's, so that budgets run out to the last tokens."""
         text = f"{self.name} " + "tide " * self.words
-        fields = {
-            "model": model,
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": self.max_tokens,
-            "stream": self.stream,
-        }
-        return orjson.dumps(fields)
+        asked = {"messages": [{"role": "user", "content": text}]} if self.chat else {"prompt": text}
+        return orjson.dumps({"model": model, **asked, "max_tokens": self.max_tokens, "stream": self.stream})
 
 
-def asks(seed: int, keys: Sequence[str], *, kind: str = "load") -> Iterator[Ask]:
-    """Without end: the ``n``-th of a kind is the same for the same seed."""
+def asks(seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load") -> Iterator[Ask]:
+    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns; every
+    RUSH_EVERY-th block of RUSH requests all name one of ``rush``, so that many meet on one budget at once."""
     number = 0
     while True:
         random = Random(f"{seed}/{kind}/{number}")
-        stream = random.random() < 0.5
-        leaves = random.random() < LEAVE_SHARE
+        block = number // RUSH
+        rushing = bool(rush) and block % RUSH_EVERY == RUSH_EVERY - 1
+        stream, leaves = random.random() < 0.5, random.random() < LEAVE_SHARE
         in_stream = stream and random.random() < 0.7
         yield Ask(
             name=f"{kind} {number}",
-            key=keys[number % len(keys)],
+            key=rush[block // RUSH_EVERY % len(rush)] if rushing else keys[number % len(keys)],
             stream=stream,
+            chat=not rushing and random.random() < 0.3,
             max_tokens=random.choice((4, 8, 16, 24, 40)),
-            words=random.choice((1, 5, 20, 80)),
+            words=1 if rushing else random.choice((1, 5, 20, 80)),
             pause_s=random.uniform(*PAUSE_S),
             leaves_after_s=random.uniform(0.001, 0.15) if leaves and not in_stream else 0.0,
             leaves_after_events=random.randint(1, 12) if leaves and in_stream else None,
@@ -113,9 +121,7 @@ class Clients:
         try:
             async with (
                 asyncio.timeout(ask.leaves_after_s or None),
-                client.stream(
-                    "POST", "/chat/completions", content=ask.body(self._model), headers=headers
-                ) as answer,
+                client.stream("POST", ask.path, content=ask.body(self._model), headers=headers) as answer,
             ):
                 rid = answer.headers.get("x-request-id", "")
                 received = b""

@@ -65,15 +65,15 @@ def test_every_bug_can_be_planted_and_the_bounds_grow_with_the_length() -> None:
 
 @pytest.mark.parametrize("requests", [100, 10_000])
 def test_the_budgets_of_a_drill_are_a_policy(requests: int, tmp_path: Path) -> None:
-    from mesh.drill.budget_crash import callers_for
+    from mesh.drill.budget_crash import TOKENS_EACH, callers_for
 
     file = tmp_path / "budgets.yaml"
     file.write_text(budgets_text(callers_for(requests), leases=True))
     policy = load_budget_policy(file)
     assert (sorted(policy.orgs), policy.leases.enabled) == (
-        ["drill-open", "drill-shared", "drill-tiny"],
+        ["drill-open", "drill-rush", "drill-shared", "drill-tiny"],
         True,
     )
     shared = yaml.safe_load(file.read_text())["orgs"]["drill-shared"]
-    assert shared["limits"][0]["tokens"] < 2 * requests * 55 // 5, "it runs out"
+    assert shared["limits"][0]["tokens"] < 2 * requests * TOKENS_EACH // 5, "it runs out"
     assert BASE.is_dir()

@@ -6,7 +6,7 @@ from itertools import islice
 
 import orjson
 
-from mesh.drill.load import Ask, asks
+from mesh.drill.load import RUSH, RUSH_EVERY, Ask, asks
 
 KEYS = ["a", "b", "c"]
 
@@ -32,6 +32,12 @@ def test_streams_and_json_of_all_sizes_and_clients_that_leave_at_each_stage() ->
     assert len(stays) > len(asked) / 2
 
 
+def test_all_clients_fall_on_one_budget_at_once() -> None:
+    rushes = list(islice(asks(1, KEYS, rush=["x", "y"]), RUSH * RUSH_EVERY * 2))
+    blocks = [{ask.key for ask in rushes[start : start + RUSH]} for start in range(0, len(rushes), RUSH)]
+    assert blocks == [*[set(KEYS)] * (RUSH_EVERY - 1), {"x"}, *[set(KEYS)] * (RUSH_EVERY - 1), {"y"}]
+
+
 def test_no_answer_can_come_from_a_cache() -> None:
-    prompts = {orjson.loads(ask.body("m"))["messages"][0]["content"] for ask in first(1)}
-    assert len(prompts) == 400
+    assert len({ask.body("m") for ask in first(1)}) == 400
+    assert {"messages", "prompt"} <= {name for ask in first(1) for name in orjson.loads(ask.body("m"))}
