@@ -67,8 +67,8 @@ class InMemory:
 class TrustsTheStore(MemoryLedger):
     """A ledger as most are: its time is what the store's clock shows."""
 
-    def _open(self, org: OrgId) -> tuple[Books, UnixMillis]:
-        books, _ = super()._open(org)
+    def _open(self, org: OrgId, **_: bool) -> tuple[Books, UnixMillis]:
+        books, _now = super()._open(org)
         return books, self._clock.unix_ms()
 
 
