@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.budget.outbox import UNKNOWN_USAGE
 from tests.corpus.streams.cases import StreamCase, stream_cases
 from tests.corpus.streams.engine import PLAIN, CorpusEngine, corpus_engine
 from tests.corpus.streams.seen import LEAK, ZERO, Answer, Charged, Seen, charged, fits, seen_in
@@ -139,7 +140,7 @@ def _charge(bench: Bench, answer: Answer) -> Charged:
         return ZERO
     flags = event["context"].get("detail.flags", "")
     used = int(event["amounts"].get("used", "0"))
-    return charged(unknown=bool(used) and "usage_missing" in flags.split(","), used=used, flags=flags)
+    return charged(unknown=event.get("reason") == UNKNOWN_USAGE, used=used, flags=flags)
 
 
 def _judged(bench: Bench, case: StreamCase) -> tuple[Seen, Charged]:
