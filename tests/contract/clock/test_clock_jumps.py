@@ -132,7 +132,7 @@ async def test_nothing_is_overspent_whichever_clock_jumps(window: str, jumping: 
 
 async def test_nothing_is_overspent_in_a_real_store() -> None:
     async with maker_of("valkey") as maker:
-        for window in WINDOWS:
+        for window in ("minute, burst", "day", "rolling 600 s"):
             for jumping in JUMPING:
                 found = await of_many(maker, window, jumping, 1)
                 assert found.good, (window, jumping, found)
