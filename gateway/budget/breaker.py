@@ -13,9 +13,9 @@ worker's spool) brings it again once the store answers. A reserve that was never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.budget.ledger import (
     Adjustment,
@@ -58,10 +58,10 @@ class Breaker:
     failures: int = 0
     open: bool = False
 
-    def failed(self) -> bool:
+    def failed(self, *, most: int = FAILURES_MAX) -> bool:
         """One more call without an answer; True when this opens the breaker."""
         self.failures += 1
-        opens = not self.open and self.failures >= FAILURES_MAX
+        opens = not self.open and self.failures >= most
         self.open |= opens
         return opens
 
@@ -90,6 +90,10 @@ class BreakingLedger:
         self._on_change = on_change
         self._breaker = Breaker()
         self._probing: asyncio.Task[None] | None = None
+        self._warm = False
+        """Whether the store has answered a call. The first one brings it the library and is not bounded more
+        tightly than the ledger's other calls; those beside it wait for it rather than bring it too."""
+        self._first = asyncio.Lock()
         self._in_doubt: dict[HoldId, None] = {}
         self._not_asked: dict[HoldId, None] = {}
 
@@ -207,8 +211,23 @@ class BreakingLedger:
         if self._breaker.open:
             raise _unavailable()
 
-    async def _heard(self, call: Awaitable[T], bound: Millis | None = None) -> T:
+    async def _heard(self, call: Coroutine[Any, Any, T], bound: Millis | None = None) -> T:
         """What ``call`` returns, in time, and the breaker told. Raises as ``call`` does."""
+        if self._warm:
+            return await self._bounded(call, bound)
+        async with self._first:
+            if self._breaker.open:
+                call.close()
+                raise _unavailable()
+            answer = await self._bounded(call, self._tight(bound))
+            self._warm = True
+            return answer
+
+    def _tight(self, bound: Millis | None) -> Millis | None:
+        """None for the first call."""
+        return bound if self._warm else None
+
+    async def _bounded(self, call: Coroutine[Any, Any, T], bound: Millis | None) -> T:
         try:
             if bound is None:
                 answer = await call
@@ -219,7 +238,7 @@ class BreakingLedger:
             self._answered()
             raise
         except (LedgerUnavailable, TimeoutError) as error:
-            if self._breaker.failed():
+            if self._breaker.failed(most=FAILURES_MAX if self._warm else 1):
                 self._on_change(True)
                 self._probing = asyncio.create_task(self._probe())
             raise _unavailable() from error

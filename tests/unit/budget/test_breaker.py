@@ -38,6 +38,7 @@ class Heard(list[bool]):
 async def breaking() -> AsyncIterator[tuple[BreakingLedger, Store, Heard]]:
     store, heard = Store(), Heard()
     ledger = BreakingLedger(store, SystemClock(), decision=Millis(5), on_change=heard.add)
+    await ledger.note(ORG, "first", {})
     yield ledger, store, heard
     await ledger.leave()
 
@@ -117,6 +118,27 @@ async def test_a_reserve_in_doubt_is_voided_later_and_one_never_sent_not_at_all(
     await heard.closed.wait()
     resolved = await ledger.void(ORG, HoldId("frozen-0"), reason="undecided")
     assert resolved.outcome is Outcome.UNKNOWN
+
+
+async def test_the_first_call_goes_alone_and_one_failure_of_it_is_enough() -> None:
+    """It brings the library, which takes the store longer than a decision may."""
+    store, heard = Store(), Heard()
+    ledger = BreakingLedger(store, SystemClock(), decision=Millis(5), on_change=heard.add)
+    store.gate = asyncio.Event()
+    asked = [asyncio.create_task(ledger.reserve(hold_request(f"h{number}", ROOM))) for number in range(9)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert store.calls == ["reserve"]
+    store.gate.set()
+    assert all(isinstance(answer, Granted) for answer in await asyncio.gather(*asked))
+    await ledger.leave()
+    ledger = BreakingLedger(store, SystemClock(), decision=Millis(5), on_change=heard.add)
+    store.down = True
+    asked = [asyncio.create_task(ledger.reserve(hold_request(f"d{number}", ROOM))) for number in range(9)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, LedgerUnavailable) for answer in answers)
+    assert heard == [True]
+    await ledger.leave()
 
 
 async def test_time_that_our_own_loop_was_busy_is_not_the_stores() -> None:
