@@ -119,6 +119,7 @@ def _filters(region: Region) -> list[Part]:
                     secrets_dir=at.secrets,
                     ledger_url=f"unix://{at.socket('ledger')}",
                     cache_url=f"unix://{at.socket('cache')}",
+                    spool_dir=at.state / "spool",
                 ),
                 probe=GrpcHealth(socket=proc),
                 after=("valkey-ledger", "valkey-cache"),
