@@ -76,8 +76,8 @@ RETRIED_STATUS: Final = 503
 
 
 SWALLOWED_MAX: Final = 512
-"""Tokens that an engine may still produce after its stream was ended at max_tokens: seconds of a fast
-one, some times what an abort takes (gateway/bookkeeper/keeping.py, IDLE_S, and the call)."""
+"""Tokens that an engine may still produce after its stream was ended at max_tokens: more than a fast one does
+until the bookkeeper's abort has reached it (measured on a busy machine: 25 to 600 ms)."""
 EXTEND_AFTER_S: Final = Seconds(HOLD_TTL / 2000)
 """Age of a stream from which on its hold is extended: half of the hold's life."""
 EXTEND_EVERY_S: Final = Seconds(HOLD_TTL / 4000)
