@@ -9,6 +9,7 @@ from ext_proc.cache.policy import Directives, cache_key, cacheable, read_directi
 from ext_proc.phases.workflow import workflow_asked
 from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound, prompt_tokens_least
 from ext_proc.rules import AdmitRules
+from gateway.budget.lease_hand import LeaseGrant
 from gateway.budget.ledger import Draw, Granted, HoldRequest
 from gateway.budget.measure import FREE
 from gateway.budget.policy import TierPolicy
@@ -145,8 +146,7 @@ def make_plan(
 
 def lease_windows_of(grant: Granted) -> tuple[str, ...]:
     """The windows of the lease that funds ``grant``; none for the ledger's own."""
-    windows: tuple[str, ...] = getattr(grant, "lease_windows", ())
-    return windows
+    return grant.lease_windows if isinstance(grant, LeaseGrant) else ()
 
 
 def draw_of(plan: Plan, grant: Granted) -> Draw | None:

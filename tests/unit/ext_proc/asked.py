@@ -24,6 +24,7 @@ from ext_proc.vocabulary import (
     ResponseBodyArrived,
     ResponseHeadersArrived,
 )
+from gateway.budget.lease_hand import LeaseGrant
 from gateway.budget.ledger import Granted, HoldRequest
 from gateway.budget.measure import Amounts, Measure
 from gateway.budget.policy import BudgetPolicy, OrgPolicy, TierPolicy
@@ -142,11 +143,13 @@ def standing(**changed: Any) -> Standing:
 def granted(
     request: HoldRequest, *others: Standing, units: int | None = None, limit: int = 10_000, **changed: Any
 ) -> HoldAnswered:
-    """``others``: what else is tight, beside the org's minute with its ``limit``."""
+    """``others``: what else is tight, beside the org's minute with its ``limit``. With a ``lease``, out of
+    that."""
     given = request.units_wanted if units is None else Tokens(units)
     amounts = request.amounts(given)
     minute = standing(limit=limit, used=0, held=amounts.tokens)
-    answer = Granted(
+    kind = LeaseGrant if "lease" in changed else Granted
+    answer = kind(
         hold=request.hold,
         amounts=amounts,
         units=given,

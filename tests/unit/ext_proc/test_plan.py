@@ -38,6 +38,7 @@ from tests.unit.ext_proc.asked import (
     standing,
 )
 
+WINDOWS = ("org|minute|60000", "key/k1|month|0")
 DAY = Limits(windows=(Window(kind=WindowKind.DAY, limit=1000, measure=Measure.MICRO_USD),))
 PRICES = Prices(prompt=MicroUsd(20), cached=MicroUsd(10), completion=MicroUsd(80), request=MicroUsd(7))
 
@@ -191,6 +192,7 @@ def test_what_the_grant_says_stands_in_the_record() -> None:
         standing(measure=Measure.MICRO_USD, span="month", limit=500, used=10),
         over=(soft,),
         lease=HoldId("lease-1"),
+        lease_windows=WINDOWS,
     )
     reply = only(Continue, machine.receive(event))
     record = AdmissionRecord.from_fields(reply.metadata["tidegate.admit"])
@@ -202,15 +204,17 @@ def test_what_the_grant_says_stands_in_the_record() -> None:
     assert record.over == "team;measure=tokens;window=minute;limit=100;used=120"
     draw = record.draw()
     assert draw is not None
-    assert (draw.lease, draw.hold, draw.amounts, draw.units) == ("lease-1", "r-1", record.held, 50)
+    assert (draw.lease, draw.windows, draw.hold) == ("lease-1", WINDOWS, "r-1")
+    assert (draw.amounts, draw.units) == (record.held, 50)
     assert dict(draw.context) == dict(request.context)
 
 
 def test_a_grant_out_of_a_lease_that_nobody_hears_of_is_released_with_its_draw() -> None:
     machine, request = admitted()
     machine.receive(GONE)
-    void = only(Void, machine.receive(granted(request, lease=HoldId("lease-1"))))
-    assert void.draw is not None and void.draw.lease == "lease-1"
+    void = only(Void, machine.receive(granted(request, lease=HoldId("lease-1"), lease_windows=WINDOWS)))
+    assert void.draw is not None
+    assert (void.draw.lease, void.draw.windows) == ("lease-1", WINDOWS)
 
 
 def test_every_input_of_a_batch_is_held() -> None:
