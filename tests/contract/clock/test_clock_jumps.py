@@ -50,6 +50,8 @@ class Maker(Protocol):
 
     async def entries(self, ledger: BudgetLedger) -> Sequence[Mapping[str, str]]: ...
 
+    async def leave(self, ledger: BudgetLedger) -> None: ...
+
 
 class InMemory:
     """The specification."""
@@ -62,6 +64,9 @@ class InMemory:
     async def entries(self, ledger: BudgetLedger) -> Sequence[Mapping[str, str]]:
         assert isinstance(ledger, MemoryLedger)
         return ledger.outbox
+
+    async def leave(self, ledger: BudgetLedger) -> None:
+        """Holds nothing."""
 
 
 class TrustsTheStore(MemoryLedger):
@@ -95,6 +100,10 @@ class InStore:
     async def entries(self, ledger: BudgetLedger) -> Sequence[Mapping[str, str]]:
         return [fields for _, fields in await self._client.xrange(f"tg:{{{ORG}}}:outbox")]
 
+    async def leave(self, ledger: BudgetLedger) -> None:
+        assert isinstance(ledger, RedisLedger)
+        await ledger.leave()
+
 
 @asynccontextmanager
 async def maker_of(kind: str) -> AsyncIterator[Maker]:
@@ -119,6 +128,7 @@ async def of_many(maker: Maker, window: str, jumping: str, histories: int, *, se
         history = History(window, jumping, ledger, clocks, chance)
         await history.run()
         found.add(judged(history, await maker.entries(ledger)))
+        await maker.leave(ledger)
     return found
 
 
