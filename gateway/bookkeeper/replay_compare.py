@@ -37,7 +37,8 @@ def differences(replay: RebuiltBooks, ledger: RebuiltBooks) -> list[Difference]:
     """Every counter, hold, lease and override that differs, sorted; none for a drained log.
 
     Either side may have forgotten what is over: windows long after their end, tombstones after their time. A
-    counter of nothing is none. Limits are not in the log, and no recall is.
+    counter of nothing is none. The ledger keeps no amounts of holds that nothing can correct any more. Limits
+    are not in the log, and no recall is.
     """
     now = max(replay.clock_ms, ledger.clock_ms) + FORWARD_JUMP_MAX
     found: list[Difference] = []
@@ -79,8 +80,9 @@ def _counter(one: RebuiltCounter | None) -> str:
 def _holds(replay: RebuiltBooks, ledger: RebuiltBooks, now: int) -> Pairs:
     for name, ours, theirs in _both(replay.holds, ledger.holds):
         only = ours or theirs
+        settled = only is not None and only.outcome is not Outcome.LIVE and not only.blind
         forgotten = only is not None and only.outcome is not Outcome.LIVE and only.ends_at <= now
-        if (ours is None or theirs is None) and forgotten:
+        if (ours is None or theirs is None) and (settled or forgotten):
             continue
         if _hold(ours) != _hold(theirs):
             yield name, _hold(ours), _hold(theirs)
