@@ -114,8 +114,10 @@ async def maker_of(kind: str) -> AsyncIterator[Maker]:
     binary = valkey_binary() if kind == "valkey" else redis_binary()
     with ledger_store(binary) as store:
         client = connect(store.url, timeout=PATIENT)
-        yield InStore(client)
-        await client.aclose()
+        try:
+            yield InStore(client)
+        finally:
+            await client.aclose()
 
 
 async def of_many(maker: Maker, window: str, jumping: str, histories: int, *, seed: int = 0) -> Verdict:
@@ -126,9 +128,11 @@ async def of_many(maker: Maker, window: str, jumping: str, histories: int, *, se
         ledger = await maker.made(clocks)
         chance = random.Random(f"{window} {jumping} {seed} {number}")
         history = History(window, jumping, ledger, clocks, chance)
-        await history.run()
-        found.add(judged(history, await maker.entries(ledger)))
-        await maker.leave(ledger)
+        try:
+            await history.run()
+            found.add(judged(history, await maker.entries(ledger)))
+        finally:
+            await maker.leave(ledger)
     return found
 
 
