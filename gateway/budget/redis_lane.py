@@ -34,7 +34,6 @@ class Item:
     command: tuple[Any, ...]
     answer: asyncio.Future[Any]
     confirmed: bool
-    asking: bool
 
 
 class Lane:
@@ -50,12 +49,12 @@ class Lane:
         self._waiting: list[Item] = []
         self._carrier: asyncio.Task[None] | None = None
 
-    async def call(self, *command: Any, confirmed: bool = False, asking: bool = False) -> Any:
+    async def call(self, *command: Any, confirmed: bool = False) -> Any:
         """The answer to ``command``. A caller that stops waiting before it was sent takes it back.
-        ``confirmed``: once the replicas have it. ``asking``: of a cluster's node that a slot is moving to.
-        Raises redis.exceptions.RedisError (ResponseError when the store refuses, Unconfirmed), OSError."""
+        ``confirmed``: once the replicas have it. Raises redis.exceptions.RedisError (ResponseError when the
+        store refuses, Unconfirmed), OSError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Item(command, answer, confirmed and self._replicas > 0, asking))
+        self._waiting.append(Item(command, answer, confirmed and self._replicas > 0))
         if self._carrier is None:
             self._carrier = asyncio.create_task(self._carry())
         return await answer
@@ -95,7 +94,7 @@ class Lane:
             seconds = self._client.connection_pool.connection_kwargs["socket_timeout"]
             async with asyncio.timeout(seconds):
                 connection = await self._open()
-                commands = [one for item in batch for one in _commands(item)]
+                commands = [item.command for item in batch]
                 if any(item.confirmed for item in batch):
                     commands.append(("WAIT", self._replicas, max(1, int(seconds * 1000 * WAIT_SHARE))))
                 packed = connection.pack_commands(commands)
@@ -113,8 +112,6 @@ class Lane:
         """Read the answers, each for whoever may still wait for it."""
         confirmed: list[tuple[Item, Any]] = []
         for item in batch:
-            if item.asking:
-                await _reply(connection)
             reply = await _reply(connection)
             if item.confirmed:
                 confirmed.append((item, reply))
@@ -147,10 +144,6 @@ class Lane:
     def _fail(items: list[Item], error: Exception) -> None:
         for item in items:
             _answer(item, error)
-
-
-def _commands(item: Item) -> list[tuple[Any, ...]]:
-    return [("ASKING",), item.command] if item.asking else [item.command]
 
 
 async def _reply(connection: Any) -> Any:
