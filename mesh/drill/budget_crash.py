@@ -313,6 +313,8 @@ class BudgetCrash:
             "store_kills": self._faults["kill"],
             "store_stalls": self._faults["stall"],
             "holds": found.holds,
+            "leases": found.leases,
+            "drawn": found.drawn,
             "produced": found.produced,
             "used": found.used,
             "overspent": found.overspent,

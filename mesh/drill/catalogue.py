@@ -45,6 +45,7 @@ BUDGET_CRASH: Final = Drill(
         "unknown": "tokens that stay charged because no witness knows what was produced",
         "unknown_most": "what the holds of answers held whose tap was killed",
         "leaked_holds": "holds and leases that nobody resolved",
+        "drawn": "holds that a worker granted out of a lease",
         "waste": "tokens produced for no answer: repeated attempts, clients that had gone, errors",
         "lost": "admitted and not answered whole, or an error that no rule asks for",
         "refused_closed": "refused because the filters or the ledger were away",

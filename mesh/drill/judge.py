@@ -85,6 +85,7 @@ class _Request:
     org: str
     accounts: frozenset[str]
     held: int
+    drawn: bool
     live: bool = True
 
 
@@ -102,6 +103,9 @@ class BookFigures:
     waste: int
     leaked_holds: int
     holds: int
+    leases: int
+    drawn: int
+    """Holds that were granted out of a lease."""
 
 
 def book_figures(
@@ -142,6 +146,8 @@ def book_figures(
         waste=waste,
         leaked_holds=live or sum(books.held != 0 for books in accounts),
         holds=len(requests),
+        leases=len(leases),
+        drawn=sum(request.drawn for request in requests.values()),
     )
 
 
@@ -154,7 +160,9 @@ def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, b
         if event.type is EventType.HOLD_GRANTED:
             held = int((event.amounts or {}).get("held", "0"))
             accounts = frozenset(window.split("|")[0] for window in event.accounts)
-            found.setdefault(event.hold, _Request(org=event.org, accounts=accounts, held=held))
+            drawn = "lease" in (event.context or {})
+            request = _Request(org=event.org, accounts=accounts, held=held, drawn=drawn)
+            found.setdefault(event.hold, request)
         elif event.type in ends and event.hold in found:
             found[event.hold].live = False
         elif event.type is EventType.LEASE_GRANTED:
