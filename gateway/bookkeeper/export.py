@@ -127,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="tidegate ledger export",
+        usage="%(prog)s --books DIR --format csv|parquet --by NAME,... --out FILE",
         description="Sum up what was consumed, from the event segments, into a CSV or Parquet file.",
         epilog="example: tidegate ledger export --format csv --by org,model,day --out usage.csv",
     )

@@ -62,13 +62,17 @@ class Reader:
             try:
                 file = path.open("rb")
             except FileNotFoundError:
-                self._refuse_gap(path)
+                if self._is_followed():
+                    raise BooksDamaged(path, 1, "missing, though others follow") from None
                 break
+            followed = self._is_followed()  # asked first: the writer may seal and go on while we read
             with file:
                 file.seek(self._byte)
                 while len(found) < records_max and not self._sealed:
                     line = file.readline(LINE_BYTES_MAX + 1)
                     if not line.endswith(b"\n") and len(line) <= LINE_BYTES_MAX:
+                        if followed:
+                            raise BooksDamaged(path, self._line + 1, "ends unsealed, though others follow")
                         return found  # the end, or a line in the making
                     found.append(self._next(path, line))
         return found
@@ -91,10 +95,8 @@ class Reader:
         self._sealed = record.event.type is EventType.BOOKS_SEALED
         return record
 
-    def _refuse_gap(self, path: Path) -> None:
-        later = [found for number, found in segments_of(self._directory) if number > self._number]
-        if later:
-            raise BooksDamaged(path, 1, f"missing, though {later[0].name} follows")
+    def _is_followed(self) -> bool:
+        return any(number > self._number for number, _ in segments_of(self._directory))
 
     def _go_to(self, after: Mark, base: Base) -> None:
         """Begin with the segment that has the record, and read up to it."""

@@ -143,7 +143,7 @@ def _reconcile(arguments: argparse.Namespace) -> int:
     place = layout(arguments)
     refuse_no_books(place)
     options = books_options(place) + _words(arguments, "engine", "engine_records", "idle", "json")
-    if place.policy.is_dir():
+    if (place.policy / "models.yaml").is_file():
         options += ["--policy", str(place.policy)]
     return with_ledger(place, SystemClock(), lambda url: reconcile.main([*options, "--ledger", url]))
 
