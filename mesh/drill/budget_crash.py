@@ -57,7 +57,7 @@ QUIET_S: Final = 90.0
 """For holds to be resolved and events to be written, once the load is over: the holds' lives, the leases'
 and their grace."""
 LOOK_S: Final = 0.25
-RECONCILE_S: Final = 120.0
+COMMAND_S: Final = 120.0
 
 
 def callers_for(requests: int) -> tuple[Caller, ...]:
@@ -123,6 +123,7 @@ class BudgetCrash:
                 await self._quiet(ledger, outbox)
                 second = await self._reconcile()
                 books = await self._books(ledger)
+                replayed = await self._command("replaying")
             finally:
                 await ledger.aclose()
                 await outbox.aclose()
@@ -130,7 +131,13 @@ class BudgetCrash:
             report = verify(stage.layout.books, RegionName(REGION), anchor)
         seconds = self._clock.monotonic_s() - began
         figures = self._figures(clients.seen, books, first, second)
-        return {**figures, "books_clean": report.clean, "seconds": round(seconds, 1)}
+        differing = len(replayed["differences"])
+        return {
+            **figures,
+            "replay_differs": differing,
+            "books_clean": report.clean,
+            "seconds": round(seconds, 1),
+        }
 
     async def _steady(self, clients: Clients) -> None:
         """Keys are answered once before anything counts. Raises Aborted."""
@@ -254,23 +261,27 @@ class BudgetCrash:
 
     async def _reconcile(self) -> dict[str, Any]:
         """The product's own command, on the engine's own word. Raises Aborted."""
-        layout = self._stage.layout
-        command = [sys.executable, "-P", "-m", "gateway.bookkeeper.reconcile", "--idle", "--json"]
-        command += ["--books", str(layout.books), "--ledger", self._stage.ledger_url, "--region", REGION]
+        engine, policy = self._stage.engine_url, str(self._stage.layout.policy)
+        return await self._command("reconcile", "--idle", "--engine", engine, "--policy", policy)
+
+    async def _command(self, name: str, *arguments: str) -> dict[str, Any]:
+        """What a command of gateway.bookkeeper says of these books. Raises Aborted when it says nothing."""
+        command = [sys.executable, "-P", "-m", f"gateway.bookkeeper.{name}", "--json", *arguments]
+        command += ["--books", str(self._stage.layout.books), "--region", REGION]
         process = await asyncio.create_subprocess_exec(
             *command,
-            *("--engine", self._stage.engine_url, "--policy", str(layout.policy)),
+            *("--ledger", self._stage.ledger_url),
             env={**inherited(), "PYTHONPATH": str(CHECKOUT)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), RECONCILE_S)
+            out, err = await asyncio.wait_for(process.communicate(), COMMAND_S)
         finally:
             if process.returncode is None:
                 process.kill()
-        if process.returncode:
-            raise Aborted(f"reconcile failed: {err.decode().strip()}")
+        if not out.startswith(b"{"):
+            raise Aborted(f"{name} failed: {(err or out).decode().strip()}")
         report: dict[str, Any] = orjson.loads(out)
         return report
 

@@ -50,6 +50,7 @@ BUDGET_CRASH: Final = Drill(
         "lost": "admitted and not answered whole, or an error that no rule asks for",
         "refused_closed": "refused because the filters or the ledger were away",
         "changed_again": "what a second reconcile changed",
+        "replay_differs": "counters, holds and leases that the books' events do not give",
     },
     criteria=(
         _zero("overspent", "overspent is 0"),
@@ -71,6 +72,7 @@ BUDGET_CRASH: Final = Drill(
             text="every label has killed",
             holds=lambda figures: min(figures["kills_by_label"].values()) > 0,
         ),
+        _zero("replay_differs", "the books replay to the ledger's counters, bit for bit"),
         Criterion(figure="books_clean", text="verify is clean", holds=lambda figures: figures["books_clean"]),
     ),
     abort=f"no request ends for {STUCK_S:.0f} s, or the time bound is over",

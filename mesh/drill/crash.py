@@ -55,7 +55,8 @@ class Fate:
 def fate_of(seed: int, worker: str, life: int, labels: tuple[str, ...], *, requests: int) -> Fate:
     """The labels take turns, so that each has its share; the passage is the seed's."""
     random = Random(f"{seed}/{worker}/{life}")
-    label = labels[(life + sum(worker.encode())) % len(labels)]
+    # Two workers whose names differ by one begin half a round apart.
+    label = labels[(life + sum(worker.encode()) * len(labels) // 2) % len(labels)]
     longest = PASSAGES_MAX[label]
     if requests < QUICK_BELOW:
         longest = max(2, longest // QUICK_TIMES)

@@ -25,6 +25,8 @@ def test_the_same_seed_is_the_same_fate_and_another_is_not() -> None:
 
 def test_every_label_comes_to_its_turn() -> None:
     assert {fate(life).label for life in range(len(FILTER_LABELS))} == set(FILTER_LABELS)
+    half = range(len(FILTER_LABELS) // 2)
+    assert {fate(life, worker=f"ext-proc-{w}").label for life in half for w in (0, 1)} == set(FILTER_LABELS)
 
 
 @pytest.mark.parametrize("requests", [100, 10_000])
