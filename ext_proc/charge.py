@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import AMOUNT_MAX, PICO_PER_MICRO, PRICE_MAX, Amounts
-from gateway.contract.admission import AdmissionRecord
 from gateway.contract.units import MicroUsd, Tokens
 from gateway.openai.answers import Usage
 

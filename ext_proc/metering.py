@@ -19,7 +19,7 @@ from ext_proc.costing import charge_of, wasted_of
 from ext_proc.limit_end import limit_end, show_charged
 from ext_proc.reading import Reading
 from ext_proc.usage import UsageSeen
-from gateway.contract.admission import AdmissionRecord
+from gateway.budget.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answer_parts import Aborted, NotAnAnswer, mend_usage

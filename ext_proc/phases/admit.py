@@ -42,8 +42,8 @@ from ext_proc.vocabulary import (
     Void,
 )
 from ext_proc.waiting import pause_before_retry
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted, Refused
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import ContentTooLarge, GatewayError, RequestsLimited, Unavailable
 from gateway.contract.headers import WORKFLOW_KEPT
 from gateway.contract.ids import AccountId, RequestId

@@ -13,10 +13,10 @@ from ext_proc.cache.store import CachedAnswer
 from ext_proc.phases.limits import limit_texts, over_text, tightest_tokens
 from ext_proc.phases.plan import Plan, lease_windows_of
 from ext_proc.vocabulary import Continue, Phase, ReplyNow, Texts
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted
 from gateway.budget.measure import Measure
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import GatewayError, MethodNotAllowed
 from gateway.contract.ids import RequestId
 from gateway.contract.principal import Principal

@@ -12,8 +12,8 @@ from ext_proc.cache.policy import Place
 from ext_proc.charge import NOTHING, Ended
 from ext_proc.metering import Meter
 from ext_proc.vocabulary import Continue, Deed, Note, ObserveAnswer, ObserveWaste, Phase, Settle, Store, Void
+from gateway.budget.admission import AdmissionRecord
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Tokens
 from gateway.events.event import EventType

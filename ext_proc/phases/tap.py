@@ -54,8 +54,8 @@ from ext_proc.vocabulary import (
     ResponseHeadersArrived,
     Texts,
 )
+from gateway.budget.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Seconds
 from gateway.openai.engine_errors import engine_error, stopped

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.ledger import Draw
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.clock import Clock
 from gateway.contract.ids import HoldId, OrgId, RegionName
 from gateway.contract.units import UnixMillis

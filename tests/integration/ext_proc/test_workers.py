@@ -16,8 +16,8 @@ import orjson
 import pytest
 import redis.asyncio
 
+from gateway.budget.admission import AdmissionRecord, CacheStatus
 from gateway.budget.redis_ledger import RedisLedger
-from gateway.contract.admission import AdmissionRecord, CacheStatus
 from gateway.contract.ids import HoldId, OrgId
 from gateway.telemetry.metrics import exposition
 from tests.harness.valkey import StoreProcess, cache_store, ledger_store

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.bookkeeper.access import Abort, abort_at_limit, abort_of
 from gateway.bookkeeper.codec import read_message
-from gateway.contract.admission import Verdict
+from gateway.budget.admission import Verdict
 from gateway.events.event import Event, EventType
 from tests.unit.bookkeeper.entries import entry, logged, message, record
 from tests.unit.mesh.policy import compiled, listener

@@ -24,13 +24,13 @@ from ext_proc.vocabulary import (
     ResponseBodyArrived,
     ResponseHeadersArrived,
 )
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.lease_hand import LeaseGrant
 from gateway.budget.ledger import Granted, HoldRequest
 from gateway.budget.measure import Amounts, Measure
 from gateway.budget.policy import BudgetPolicy, OrgPolicy, TierPolicy
 from gateway.budget.policy_limits import Limits
 from gateway.budget.window import Standing
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import AccountId, HoldId, KeyId, ModelName, OrgId, RequestId, Tier
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of

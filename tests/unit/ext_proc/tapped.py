@@ -16,8 +16,8 @@ from ext_proc.vocabulary import (
     ResponseBodyArrived,
     ResponseHeadersArrived,
 )
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.measure import Amounts
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
 from gateway.contract.units import Tokens, UnixMillis
 

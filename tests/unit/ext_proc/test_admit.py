@@ -22,9 +22,9 @@ from ext_proc.vocabulary import (
     Reserve,
     Void,
 )
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Refused
 from gateway.budget.window import UNLIMITED
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.units import Millis, UnixMillis
 from gateway.path import BODY_BYTES_MAX

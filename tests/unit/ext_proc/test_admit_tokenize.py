@@ -9,8 +9,8 @@ import orjson
 
 from ext_proc.phases.admit import Admit
 from ext_proc.vocabulary import Continue, Reserve
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.models.catalogue import CacheMode, CacheRule, catalogue_of
 from gateway.openai.terms import Endpoint
 from tests.unit.ext_proc.asked import RULES, body, granted, headers, model, only

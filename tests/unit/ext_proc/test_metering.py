@@ -10,8 +10,8 @@ import pytest
 
 from ext_proc.charge import Ended
 from ext_proc.metering import Meter, Step
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.measure import Amounts
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.sse import KEEP_ALIVE

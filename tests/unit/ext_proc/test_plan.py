@@ -12,10 +12,10 @@ import pytest
 from ext_proc.phases.admit import Admit
 from ext_proc.rules import AdmitRules
 from ext_proc.vocabulary import Continue, ReplyNow, Void
+from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import Amounts, Measure, Price
 from gateway.budget.policy_limits import Limits, RequestLimits
 from gateway.budget.window import Enforcement, Window, WindowKind
-from gateway.contract.admission import AdmissionRecord
 from gateway.contract.ids import AccountId, HoldId, TeamId
 from gateway.contract.principal import Principal
 from gateway.contract.units import MicroUsd, Tokens

@@ -20,7 +20,7 @@ from ext_proc.vocabulary import (
     Store,
     Void,
 )
-from gateway.contract.admission import Verdict
+from gateway.budget.admission import Verdict
 from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
 from tests.harness.openai_schema import validate_stream

@@ -24,8 +24,8 @@ from ext_proc.vocabulary import (
     Settle,
     Void,
 )
+from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import Amounts
-from gateway.contract.admission import AdmissionRecord
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId
 from gateway.contract.units import Tokens, UnixMillis

@@ -9,8 +9,8 @@ import pytest
 
 from gateway import path
 from gateway.budget import policy
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.openai.engine_errors import engine_error
 from gateway.openai.error_body import error_body, error_headers
 from tests.unit.mesh.policy import cluster, compiled, listener, named

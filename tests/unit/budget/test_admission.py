@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.budget.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.budget.measure import Amounts
-from gateway.contract.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
 from gateway.contract.units import Tokens, UnixMillis
 
