@@ -32,6 +32,12 @@ def refuse_no_books(layout: Layout) -> None:
         raise Refusal(f"no books in {layout.books}", "start the gateway once with './tidegate up'")
 
 
+def refuse_running(layout: Layout) -> None:
+    """Raises Refusal."""
+    if running_supervisor(layout) is not None:
+        raise Refusal(f"a gateway runs on {layout.state}", "stop it first with './tidegate down'")
+
+
 def books_options(layout: Layout) -> list[str]:
     """What names the books to a command of gateway.bookkeeper."""
     return ["--books", str(layout.books), "--region", REGION]
