@@ -11,11 +11,16 @@ local function org_time(confirmed, store)
 end
 
 -- The org's books at its time; nil and an error reply when the caller knows another epoch than they have.
-local function open_books(keys, args)
-  local meta = redis.call('HMGET', keys[1], 'epoch', 'clock_ms')
+-- latest_ms: the latest second in which anything was decided (memory_books.Books); not `reading` moves it.
+local function open_books(keys, args, reading)
+  local meta = redis.call('HMGET', keys[1], 'epoch', 'clock_ms', 'latest_ms')
   if not meta[1] then return nil, redis.error_reply('TGEPOCH none') end
   if meta[1] ~= args[1] then return nil, redis.error_reply('TGEPOCH other') end
-  local now = org_time(tonumber(meta[2]), store_time(args))
+  local latest = tonumber(meta[3] or 0)
+  local now = math.max(latest, org_time(tonumber(meta[2]), store_time(args)))
+  if not reading and now - now % 1000 > latest then
+    redis.call('HSET', keys[1], 'latest_ms', int(now - now % 1000))
+  end
   return {
     prefix = string.sub(keys[1], 1, -5), org = string.match(keys[1], '^tg:{([^}]+)}:'), now = now,
     now_text = int(now), bounds = {},

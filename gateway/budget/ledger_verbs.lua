@@ -232,14 +232,14 @@ end
 
 -- ARGV: epoch, time, n, n x (account, windows). Returns standings.
 local function show_standing(keys, args)
-  local books, closed = open_books(keys, args)
+  local books, closed = open_books(keys, args, true)
   if closed then return closed end
   return standing_lines(books, (lists_of(books, args, 4, tonumber(args[3]), nil)))
 end
 
 -- ARGV: epoch, time. Returns the fields of limits that this version wrote.
 local function accounts(keys, args)
-  local books, closed = open_books(keys, args)
+  local books, closed = open_books(keys, args, true)
   if closed then return closed end
   local found = {}
   for _, field in ipairs(redis.call('HKEYS', books.prefix .. 'limits')) do
@@ -265,13 +265,13 @@ end
 
 -- ARGV: epoch, time, the caller's own time. Returns the org's time.
 local function tick(keys, args)
-  local _, closed = open_books(keys, args)
+  local books, closed = open_books(keys, args)
   if closed then return closed end
   local store = store_time(args)
   local confirmed = tonumber(redis.call('HGET', keys[1], 'clock_ms'))
   confirmed = math.max(confirmed, math.min(store, tonumber(args[3]) + JUMP_MS))
   redis.call('HSET', keys[1], 'clock_ms', int(confirmed))
-  return int(org_time(confirmed, store))
+  return int(math.max(books.now, org_time(confirmed, store)))
 end
 
 -- ARGV: epoch, time, zone, its offsets.

@@ -136,6 +136,9 @@ class Books:
     """One org's state."""
 
     confirmed: int
+    latest: int = 0
+    """The latest second in which anything was decided: no window before it is granted from again, though the
+    store's clock leaps and returns between two ticks."""
     limits: dict[AccountId, tuple[int, tuple[Window, ...]]] = field(default_factory=dict)
     overrides: dict[AccountId, Override] = field(default_factory=dict)
     adjusted: dict[HoldId, int] = field(default_factory=dict)

@@ -98,11 +98,14 @@ class MemoryLedger:
         if not self._founded:
             raise LedgerEmptied("The budget ledger is closed until its counters are rebuilt.")
 
-    def _open(self, org: OrgId) -> tuple[Books, UnixMillis]:
+    def _open(self, org: OrgId, *, reading: bool = False) -> tuple[Books, UnixMillis]:
         self._check_founded()
         store = self._clock.unix_ms()
         books = self._orgs.setdefault(org, Books(confirmed=store))
-        return books, UnixMillis(max(books.confirmed, min(store, books.confirmed + FORWARD_JUMP_MAX)))
+        now = max(books.latest, books.confirmed, min(store, books.confirmed + FORWARD_JUMP_MAX))
+        if not reading:
+            books.latest = max(books.latest, now - now % 1000)
+        return books, UnixMillis(now)
 
     # --- holds ---
 
@@ -309,12 +312,12 @@ class MemoryLedger:
 
     async def standing(self, org: OrgId, accounts: Sequence[Account]) -> Sequence[Standing]:
         """See BudgetLedger."""
-        books, now = self._open(org)
+        books, now = self._open(org, reading=True)
         return standings(books, accounts, now)
 
     async def accounts(self, org: OrgId) -> Sequence[AccountId]:
         """See BudgetLedger."""
-        books, _ = self._open(org)
+        books, _ = self._open(org, reading=True)
         return sorted({*books.limits, *books.overrides})
 
     async def tick(self, org: OrgId) -> UnixMillis:
@@ -322,7 +325,7 @@ class MemoryLedger:
         books, _ = self._open(org)
         seen = min(self._clock.unix_ms(), self._witness.unix_ms() + FORWARD_JUMP_MAX)
         books.confirmed = max(books.confirmed, seen)
-        return self._open(org)[1]
+        return self._open(org, reading=True)[1]
 
     async def orgs(self) -> Sequence[OrgId]:
         """See BudgetLedger."""

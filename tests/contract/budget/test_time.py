@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.budget.ledger import TOMBSTONE_TTL, WINDOW_KEPT, Granted, Outcome
+from gateway.budget.window import Window, WindowKind
 from gateway.contract.ids import HoldId
-from tests.contract.budget.subjects import NOON, ORG, Subject, account, used, want
+from tests.contract.budget.subjects import NOON, ORG, Subject, account, of, used, want
 
 H = HoldId("h")
 THOUSAND = account(minute=1000)
@@ -143,3 +144,14 @@ async def test_time_never_goes_back(subject: Subject) -> None:
     assert await subject.ledger.tick(ORG) == NOON + 60_000
     await subject.reserve(want("i", units=1000))
     await subject.refused(want("j"))
+
+
+async def test_a_leap_that_returns_between_two_ticks_grants_nothing_twice(subject: Subject) -> None:
+    rolling = of("org", Window(kind=WindowKind.ROLLING, limit=1000, seconds=60))
+    await subject.reserve(want("h", rolling, units=400))
+    subject.clock.advance_ms(59_000)
+    ahead = await subject.reserve(want("i", rolling, units=1000))
+    subject.clock.advance_ms(-59_000)
+    assert ahead.units == 600
+    await subject.refused(want("j", rolling))
+    assert (await subject.minute(rolling)).held == 1000
