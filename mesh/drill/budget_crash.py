@@ -43,7 +43,7 @@ from mesh.local.up import DEFAULT_MODEL
 CONCURRENCY: Final = 64
 HOLD_TTL_MS: Final = 5_000
 """Of the drill's holds: longer than its answers, and the sweep comes in mid-drill."""
-TOKENS_EACH: Final = 40
+TOKENS_EACH: Final = 25
 """Of an average request, to size the budgets: four of five run out in the middle."""
 RUSH_KEY: Final = "rush-"
 RUSH_KEYS_MAX: Final = 16
@@ -319,6 +319,7 @@ class BudgetCrash:
             "lost": endings[Ending.LOST],
             "lost_by_code": dict(sorted(lost.items())),
             "kills": toll.kills,
+            "bookkeeper_kills": toll.bookkeeper_kills,
             "kills_by_label": toll.kills_by_label,
             "lost_taps": len(toll.lost_taps),
             "store_kills": self._faults["kill"],

@@ -64,7 +64,7 @@ BUDGET_CRASH: Final = Drill(
         _zero("changed_again", "a second reconcile changes nothing"),
         Criterion(
             figure="kills",
-            text=f"at least one kill for {KILLS_SHARE} requests",
+            text=f"at least one filter was killed for {KILLS_SHARE} requests",
             holds=lambda figures: figures["kills"] >= figures["requests_asked"] // KILLS_SHARE,
         ),
         Criterion(

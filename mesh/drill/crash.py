@@ -96,8 +96,13 @@ class Toll:
 
     @property
     def kills(self) -> int:
-        """All of them."""
-        return sum(self.kills_by_label.values())
+        """Of filters."""
+        return sum(self.kills_by_label[label] for label in FILTER_LABELS)
+
+    @property
+    def bookkeeper_kills(self) -> int:
+        """Of the bookkeeper."""
+        return sum(self.kills_by_label[label] for label in EVENT_LABELS)
 
 
 def toll_of(journal: Iterable[bytes], deaths: Iterable[bytes]) -> Toll:

@@ -21,7 +21,7 @@ requests of a drill in a moment."""
 LEAVE_SHARE: Final = 0.15
 RUSH: Final = 64
 """As many as there are clients."""
-RUSH_EVERY: Final = 3
+RUSH_EVERY: Final = 6
 DONE: Final = b"data: [DONE]"
 
 
@@ -54,13 +54,13 @@ class Ask:
 
 
 def asks(seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load") -> Iterator[Ask]:
-    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns; every
-    RUSH_EVERY-th block of RUSH requests all name one of ``rush``, so that many meet on one budget at once."""
+    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns; one in
+    RUSH_EVERY blocks of RUSH requests names only one of ``rush``, so that many meet on one budget at once."""
     number = 0
     while True:
         random = Random(f"{seed}/{kind}/{number}")
         block = number // RUSH
-        rushing = bool(rush) and block % RUSH_EVERY == RUSH_EVERY - 1
+        rushing = bool(rush) and block % RUSH_EVERY == 1
         stream, leaves = random.random() < 0.5, random.random() < LEAVE_SHARE
         in_stream = stream and random.random() < 0.7
         yield Ask(

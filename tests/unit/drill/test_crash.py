@@ -75,5 +75,5 @@ def test_only_who_was_found_dead_of_sigkill_counts() -> None:
         b'{"name": "x", "pid": 4, "signal": 9}',
     ]
     toll = toll_of(journal, deaths)
-    assert (toll.kills, toll.lost_taps) == (2, frozenset({"a"}))
+    assert (toll.kills, toll.bookkeeper_kills, toll.lost_taps) == (1, 1, frozenset({"a"}))
     assert toll.kills_by_label == dict.fromkeys(LABELS, 0) | {"first_byte": 1, "before_event": 1}
