@@ -29,16 +29,17 @@ FILTER_LABELS: Final = (
 EVENT_LABELS: Final = ("before_event", "after_event")
 LABELS: Final = (*FILTER_LABELS, *EVENT_LABELS)
 PASSAGES_MAX: Final = {
-    "before_reserve": 24,
-    "after_reserve": 24,
-    "first_byte": 10,
-    "each_usage": 70,
-    "before_settle": 10,
-    "after_settle": 10,
+    "before_reserve": 18,
+    "after_reserve": 18,
+    "first_byte": 8,
+    "each_usage": 50,
+    "before_settle": 8,
+    "after_settle": 8,
     "before_event": 4,
     "after_event": 4,
 }
-"""How often a label is passed at most before the kill: with two workers some 16 requests lie between two."""
+"""How often a label is passed at most before the kill: with two workers at most some 20 requests
+lie between two."""
 QUICK_BELOW: Final = 2_000
 """Requests of a drill below which lives are shorter, so that every label comes to its turn."""
 QUICK_TIMES: Final = 2
