@@ -14,9 +14,9 @@ from gateway.contract.units import MicroUsd, Tokens
 
 MEMORY_S: Final = 2.0
 """A request's weight falls to 1/e in this time: long enough for a mean, short enough to follow the load."""
-BUSY_PER_S: Final = 20.0
-"""Requests a second from which an account set is busy. A lease costs four calls of the ledger in its life and
-must be heard of every tenth of a second (leasing_ledger.IDLE_S): below this it saves nothing."""
+BUSY_PER_S: Final = 10.0
+"""Requests a second from which an account set is busy. A lease is spoken of ten times a second at least
+(lease_hand.HEAR_EVERY_S): below this it costs the ledger more calls than it saves."""
 
 
 @dataclass(slots=True)

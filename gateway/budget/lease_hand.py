@@ -18,9 +18,11 @@ from gateway.contract.units import MicroUsd, Tokens, UnixMillis
 MARGIN_S: Final = 0.25
 """How long before its end a lease is no more drawn from. Its time is counted from before it was asked for, so
 this is for a clock that runs slower than the store's (0.25 s of 60 are 4,000 ppm) and for the draw's way."""
-IDLE_S: Final = 0.1
-"""A lease that was not drawn from for so long is returned: a worker hears of recalls with its draws only, and
-others wait for what it holds (leasing_ledger.RECALL_WAITS_S)."""
+IDLE_S: Final = 0.5
+"""A lease that was not drawn from for so long is returned."""
+HEAR_EVERY_S: Final = 0.1
+"""A lease that has nothing to tell is asked about so often: others wait for what was recalled, and a worker
+hears of a recall only when it speaks (leasing_ledger.RECALL_WAITS_S)."""
 RENEW_AT: Final = 0.5
 """Part of a lease, in any measure or of its time, below which the next one is asked for."""
 
@@ -82,6 +84,8 @@ class Hand:
     requests: int
     drawn_s: float
     """When it was last drawn from; at first, when it was asked for."""
+    heard_s: float
+    """When the ledger last said how it stands."""
     stopped: bool = False
     pending: dict[HoldId, tuple[Draw, Granted]] = field(default_factory=dict)
     """Drawn, and not known to be in the ledger."""
@@ -96,6 +100,7 @@ class Hand:
             rest=leased.amounts,
             requests=leased.requests,
             drawn_s=now_s,
+            heard_s=now_s,
         )
 
     @property
@@ -115,6 +120,10 @@ class Hand:
     def idle(self, now_s: float) -> bool:
         """Whether it should be returned for want of use."""
         return now_s - self.drawn_s >= IDLE_S
+
+    def unheard(self, now_s: float) -> bool:
+        """Whether to ask how it stands, although there is nothing to tell."""
+        return now_s - self.heard_s >= HEAR_EVERY_S
 
     def wanes(self, now_s: float) -> bool:
         """Whether the next lease should be asked for."""

@@ -6,8 +6,8 @@ handed out than was leased, so that a worker which is cut off from the ledger go
 and amount, and no further.
 
 What was drawn is told in batches. A worker that dies before leaves it in its lease, which is charged in full
-after its end; the settle of such a hold carries the draw with it. The worker hears of a recall with its
-draws: a lease is told of every FLUSH_EVERY_S while it is used, and returned when it is not used for IDLE_S.
+after its end; the settle of such a hold carries the draw with it. The worker hears of a recall when it tells
+its draws, every FLUSH_EVERY_S, or asks how a lease stands that it does not use, every HEAR_EVERY_S.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ AWAY_AGAIN_S: Final = 0.25
 """How long to leave a ledger in peace that did not answer; as the breaker's probe."""
 RECALL_WAITS_S: Final = (0.02, 0.04, 0.08)
 """After a refusal that recalled leases. The first covers a flush of workers that are busy, the sum (140 ms)
-an idle lease's return (IDLE_S and a flush)."""
+the return of a lease that is not used (HEAR_EVERY_S and a flush)."""
 RECALL_AGAIN_S: Final = 1.0
 """After waits in vain (a lease of a worker that died stands until its end) refusals of the same account are
 believed at once for so long."""
@@ -209,7 +209,7 @@ class LeasingLedger:
     async def _told(self, pool: Pool, hand: Hand) -> None:
         """Tell the draws of ``hand`` and, if it is stopped, return it."""
         try:
-            while hand.pending:
+            while hand.pending or (not hand.stopped and hand.unheard(self._clock.monotonic_s())):
                 await self._flush(hand)
                 if not hand.stopped:
                     return
@@ -226,6 +226,7 @@ class LeasingLedger:
         batch = hand.batch()
         state = await self._inner.draw(hand.org, hand.leased.lease, batch)
         self._forget(hand, batch)
+        hand.heard_s = self._clock.monotonic_s()
         if state is not LeaseState.LIVE and not hand.stopped:
             hand.stopped = True
             self._count("recalled")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.budget.lease_hand import IDLE_S, MARGIN_S
+from gateway.budget.lease_hand import HEAR_EVERY_S, IDLE_S, MARGIN_S
 from gateway.budget.leasing_ledger import AWAY_AGAIN_S, LeasingLedger
 from gateway.budget.ledger import Draw, Granted, LeaseState, Outcome, Refused
 from gateway.budget.measure import Amounts, Measure
@@ -234,6 +234,19 @@ async def test_a_refusal_waits_for_what_other_workers_hold(store: Store) -> None
         await asyncio.wait((running,))
     assert spent == 200
     assert one.counted["returned"] == 1
+
+
+async def test_a_lease_that_is_not_used_is_asked_about(store: Store, worker: Worker) -> None:
+    """It hears of the recall although it has nothing to tell, long before it is idle."""
+    granted = await worker.until_leased()
+    await worker.ledger.tend()
+    refused = await store.truth.reserve(hold_request("other", PLENTY, tokens=2_000_000, least=2_000_000))
+    assert isinstance(refused, Refused)
+    assert refused.recalled
+    store.clock.advance_ms(int(HEAR_EVERY_S * 1000) + 1)
+    await worker.ledger.tend()
+    assert (await store.truth.draw(ORG, granted.lease, ())) is LeaseState.RETURNED
+    assert worker.counted["recalled"] == 1
 
 
 async def test_a_workers_own_lease_never_clamps_its_client(store: Store, worker: Worker) -> None:
