@@ -302,7 +302,7 @@ class BudgetCrash:
         toll = self._toll()
         reconciled = Reconciled(
             unknown={one["id"]: one["tokens"] for one in second["unknown"]},
-            unknown_accounts={one["id"]: tuple(one["windows"]) for one in second["unknown"]},
+            unknown_windows={one["id"]: (one["org"], tuple(one["windows"])) for one in second["unknown"]},
             waste=dict(_summed(second["waste"])),
         )
         attempts = truth.read(self._stage.truth)

@@ -60,7 +60,7 @@ def ending_of(status: int, code: str, *, whole: bool) -> Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountBooks:
-    """One limited account of one org as the ledger has it at the end. ``windows``: ids that count for it."""
+    """One account of one org as the ledger has it at the end."""
 
     org: str
     account: str
@@ -75,8 +75,8 @@ class Reconciled:
     """What reconciling left: tokens by hold or lease, and waste by request."""
 
     unknown: Mapping[str, int] = field(default_factory=dict)
-    unknown_accounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The window ids of each."""
+    unknown_windows: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Org and window ids of each."""
     waste: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -128,7 +128,7 @@ def book_figures(
         unknown = sum(
             tokens
             for hold, tokens in reconciled.unknown.items()
-            if books.account in {id_.split("|")[0] for id_ in reconciled.unknown_accounts.get(hold, ())}
+            if _stands_in(reconciled.unknown_windows.get(hold, ("", ())), name)
         )
         if books.limit >= 0:
             overspent += max(0, answers - books.limit)
@@ -174,6 +174,10 @@ def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, b
 
 def _touches(request: _Request, name: tuple[str, str]) -> bool:
     return request.org == name[0] and name[1] in request.accounts
+
+
+def _stands_in(windows: tuple[str, tuple[str, ...]], name: tuple[str, str]) -> bool:
+    return windows[0] == name[0] and name[1] in {window.split("|")[0] for window in windows[1]}
 
 
 def _produced(

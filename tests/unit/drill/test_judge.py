@@ -125,17 +125,26 @@ def test_a_lease_that_is_out_is_leaked() -> None:
 
 def test_what_stays_unknown_is_no_drift_and_bounded_by_the_holds_of_lost_taps() -> None:
     attempts, events = CLEAN
-    reconciled = Reconciled(unknown={"b": 100}, unknown_accounts={"b": ("org|month|0", "key/k|month|0")})
+    reconciled = Reconciled(
+        unknown={"b": 100}, unknown_windows={"b": (ORG, ("org|month|0", "key/k|month|0"))}
+    )
     found = figures(attempts, events, books(130), reconciled=reconciled, lost=("b",))
     assert (found.drift, found.unknown, found.unknown_most) == (0, 100, 100)
     assert figures(attempts, events, books(130), reconciled=reconciled).unknown_most == 0
+
+
+def test_what_is_unknown_in_one_org_is_nothing_to_another() -> None:
+    attempts, events = CLEAN
+    reconciled = Reconciled(unknown={"x": 100}, unknown_windows={"x": ("other", ("org|month|0",))})
+    other = AccountBooks(org="other", account="org", limit=-1, used=100, held=0)
+    assert figures(attempts, events, [*books(80), other], reconciled=reconciled).drift == 0
 
 
 def test_tokens_of_a_request_that_no_event_names_are_drift_unless_a_lease_pays() -> None:
     attempts, events = CLEAN
     attempts = [*attempts, attempt("whose", 40)]
     assert figures(attempts, events, books(80)).drift == 40
-    reconciled = Reconciled(unknown={"lease/1": 60}, unknown_accounts={"lease/1": ("org|month|0",)})
+    reconciled = Reconciled(unknown={"lease/1": 60}, unknown_windows={"lease/1": (ORG, ("org|month|0",))})
     events = [*events, event(EventType.LEASE_GRANTED, "lease/1"), event(EventType.LEASE_EXPIRED, "lease/1")]
     org, key = books(80)
     assert (
