@@ -34,7 +34,7 @@ async def test_a_frozen_ledger_under_load(engine: Twin, tmp_path: Path) -> None:
         figures = seen.as_json()
         assert set(seen.statuses) <= {200, 503}, figures
         assert seen.statuses[503] > 0, figures
-        assert 0 < seen.drawn_away <= WORKERS * HANDS * frozen_ledger.LEASES["requests"], figures
+        assert 0 < seen.statuses[200] <= WORKERS * HANDS * frozen_ledger.LEASES["requests"], figures
         charged = await asyncio.to_thread(frozen_ledger.used_when_settled, gateway, seconds=60)
         spent = frozen_ledger.produced(engine, known)
         assert charged == spent, f"drift of {charged - spent} tokens, {figures}"

@@ -39,12 +39,12 @@ orgs:
 
 @dataclass(slots=True)
 class Seen:
-    """What clients saw while the ledger was frozen; ``admit_s``: the histogram of admit's own times."""
+    """What clients saw of requests that they sent while the ledger was frozen; ``admit_s``: the histogram of
+    admit's own times."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     admit_s: Mapping[float, float] = field(default_factory=dict)
-    drawn_away: float = 0.0
 
     def quantile_ms(self, status: int, part: float) -> float:
         """As the client measured it, through Envoy and both filters."""
@@ -56,13 +56,20 @@ class Seen:
         total = self.admit_s.get(float("inf"), 0.0)
         return self.admit_s.get(seconds, 0.0) / total if total else 1.0
 
+    def decision_ms(self, part: float) -> float:
+        """Admit's own time, as the upper bound of its histogram's bucket."""
+        total = self.admit_s.get(float("inf"), 0.0)
+        return min((at for at, count in self.admit_s.items() if count >= part * total), default=0.0) * 1000
+
     def as_json(self) -> dict[str, Any]:
         """The drill's figures."""
         refused = self.seconds.get(503, [0.0])
         return {
             "requests": self.statuses.total(),
-            "served_from_leases": self.drawn_away,
+            "served_from_leases": self.statuses[200],
             "refused_closed": self.statuses[503],
+            "decision_p50_ms": self.decision_ms(0.5),
+            "decision_p99_ms": self.decision_ms(0.99),
             "refusal_p50_ms": round(statistics.median(refused) * 1000, 1),
             "refusal_p99_ms": round(self.quantile_ms(503, 0.99), 1),
             "decided_within_50_ms": round(self.decided_within(0.05), 4),
@@ -77,7 +84,6 @@ def _metrics(gateway: Gateway) -> dict[str, float]:
 
 _BUCKET: Final = 'tidegate_admit_duration_seconds_bucket{le="'
 DRAWN: Final = 'tidegate_leased_total{what="drawn"}'
-DRAWN_AWAY: Final = 'tidegate_leased_total{what="drawn_away"}'
 
 
 def _admit_s(metrics: Mapping[str, float]) -> dict[float, float]:
@@ -130,7 +136,6 @@ async def freeze(gateway: Gateway, *, frozen_s: float) -> Seen:
             over.set()
             first = _admit_s(before)
             seen.admit_s = {at: value - first.get(at, 0.0) for at, value in _admit_s(after).items()}
-            seen.drawn_away = after.get(DRAWN_AWAY, 0.0) - before.get(DRAWN_AWAY, 0.0)
 
         await asyncio.gather(fault(), *(one(number) for number in range(CLIENTS)))
     return seen
@@ -150,6 +155,7 @@ def used_when_settled(gateway: Gateway, *, seconds: float) -> int:
         if answer.status_code != 200:
             return None
         windows = [one for one in answer.json()["windows"] if one["account"] == "org"]
-        return int(windows[0]["used"]) + 1 if all(one["held"] == 0 for one in windows) else None
+        used = sum(int(one["used"]) for one in windows if one["window"] == "month")
+        return used + 1 if all(one["held"] == 0 for one in windows) else None
 
     return until(ask, f"every hold resolved\n{gateway.log_tails()}", seconds=seconds) - 1
