@@ -239,39 +239,53 @@ end
 
 -- Of the burst what the window before left unspent.
 local function carried(books, account, window, start)
-  if window.burst == 0 then return 0 end
   local key = books.prefix .. 'w:' .. account .. '|' .. window.same .. '|' .. int(start - LENGTH_MS[window.kind])
   local before = redis.call('HMGET', key, 'used', 'held')
   local spent = tonumber(before[1] or 0) + tonumber(before[2] or 0)
   return math.min(window.burst, math.max(0, window.limit - spent))
 end
 
+-- An account's windows by their names, for each org: the texts that name them now.
+local texts_of = remembering(function() return {} end)
+
+-- name, id and key of an account's window that begins at `start`: made anew only when it does.
+local function texts_at(books, account, window, start)
+  local known = texts_of(books.prefix .. account)
+  local texts = known[window.same]
+  if not texts or texts.start ~= start then
+    local name, key = account .. '|' .. window.name, books.prefix .. 'w:' .. account .. '|' .. window.same
+    if window.kind ~= 'rolling' then key = key .. '|' .. start end
+    texts = { start = start, name = name, id = name .. '|' .. start, key = key }
+    known[window.same] = texts
+  end
+  return texts
+end
+
 -- The window as it stands now (memory_books.Placed); nil and an error reply.
 local function place(books, account, window)
   local bounds, stop = bounds_of(books, window)
   if stop then return nil, stop end
-  local name = account .. '|' .. window.name
+  local texts = texts_at(books, account, window, bounds.text)
   local placed = {
-    account = account, window = window, name = name, id = name .. '|' .. bounds.text, binds = window.binds,
+    account = account, window = window, name = texts.name, id = texts.id, key = texts.key, binds = window.binds,
     measure = window.measure, start = bounds.start, resets = bounds.resets, used = 0, held = 0, leased = 0,
-    credit = 0, drop_at = bounds.resets > 0 and bounds.resets + WINDOW_KEPT_MS or 0,
+    credit = 0, limit = window.limit, fresh = false,
+    drop_at = bounds.resets > 0 and bounds.resets + WINDOW_KEPT_MS or 0,
   }
-  placed.key = books.prefix .. 'w:' .. account .. '|' .. window.same
   if window.kind == 'rolling' then
     placed.drop_at = placed.resets
     placed.bucket_ends = placed.start + window.width
     count_buckets(books, placed, window)
   else
-    placed.key = placed.key .. '|' .. bounds.text
     local counter = redis.call('HMGET', placed.key, 'used', 'held', 'leased', 'credit')
     placed.fresh = not counter[1]
     if counter[1] then placed.used, placed.held = tonumber(counter[1]), tonumber(counter[2]) end
     if counter[3] then placed.leased = tonumber(counter[3]) end
     if counter[4] then placed.credit = tonumber(counter[4]) end
   end
-  placed.limit = window.limit
   if window.limit >= 0 then
-    local limit = window.limit + placed.credit + carried(books, account, window, placed.start)
+    local limit = window.limit + placed.credit
+    if window.burst > 0 then limit = limit + carried(books, account, window, placed.start) end
     placed.limit = math.min(limit, TOKENS_MAX)
   end
   return placed

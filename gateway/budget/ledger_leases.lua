@@ -123,8 +123,7 @@ local function lease(keys, args)
   if left.requests < 1 or not covers(left, amounts_at(args, 9, 0, 0)) then return false end
   local ids = {}
   for i, placed in ipairs(windows) do
-    found_counter(books, placed)
-    placed.held, placed.leased = placed.held + left[placed.measure], placed.leased + left[placed.measure]
+    hold_on(books, placed, left[placed.measure], left[placed.measure])
     ids[i] = placed.id
   end
   local made = {
@@ -132,7 +131,6 @@ local function lease(keys, args)
     expires = int(ends_at(windows, books.now + tonumber(args[14]))),
     context = prefixed('c.', args, 17 + 2 * count, #args),
   }
-  move(books, made.windows, left, left, nil)
   redis.call('HSET', keys[2], 'state', 'live', 'windows', made.windows, 'rest', amounts_text(left), 'requests',
     int(left.requests), 'granted', books.now_text, 'expires', made.expires, 'version', made.version,
     unpack(made.context))

@@ -132,24 +132,29 @@ local function place_all(books, lists)
   return all
 end
 
--- Make the counter that a placed window posts to, where there is none.
-local function found_counter(books, placed)
-  if not placed.fresh then return end
-  if placed.buckets then
-    redis.call('HSET', placed.key, int(placed.start), '0 0 0 0')
-  else
-    redis.call('HSET', placed.key, 'used', '0', 'held', '0')
-  end
-  if placed.drop_at > 0 then
-    redis.call('ZADD', books.prefix .. 'windows', int(placed.drop_at), placed.id)
-  end
-end
-
 local function move_bucket(key, bucket, held, leased, used)
   local counter = bucket_of(redis.call('HGET', key, bucket))
   if not counter then return end
   counter.held, counter.leased, counter.used = counter.held + held, counter.leased + leased, counter.used + used
   redis.call('HSET', key, bucket, bucket_text(counter))
+end
+
+-- Hold and lease out so much on a placed window, which gets a counter where it has none.
+local function hold_on(books, placed, held, leased)
+  if placed.fresh and placed.drop_at > 0 then
+    redis.call('ZADD', books.prefix .. 'windows', int(placed.drop_at), placed.id)
+  end
+  placed.held, placed.leased = placed.held + held, placed.leased + leased
+  if placed.buckets then
+    local bucket = int(placed.start)
+    if placed.fresh then redis.call('HSET', placed.key, bucket, '0 0 0 0') end
+    move_bucket(placed.key, bucket, held, leased, 0)
+  elseif placed.fresh then
+    redis.call('HSET', placed.key, 'used', '0', 'held', int(held))
+  elseif held ~= 0 then
+    redis.call('HINCRBY', placed.key, 'held', int(held))
+  end
+  if leased ~= 0 and not placed.buckets then redis.call('HINCRBY', placed.key, 'leased', int(leased)) end
 end
 
 -- Add amounts (or nil) to what is held, leased and used in the windows of `ids`; not in one that is gone. One

@@ -31,12 +31,10 @@ local function reserve(keys, args)
   hold.expires, hold.conflict = int(books.now + tonumber(args[11])), conflict and '1' or '0'
   local ids = {}
   for i, placed in ipairs(windows) do
-    found_counter(books, placed)
-    placed.held = placed.held + hold.held[placed.measure]
+    hold_on(books, placed, hold.held[placed.measure], 0)
     ids[i] = placed.id
   end
   hold.windows = table.concat(ids, ' ')
-  move(books, hold.windows, hold.held, nil, nil)
   grant(books, keys[2], hold, stand(hold, windows))
   return grant_text(hold, '0')
 end
@@ -162,7 +160,7 @@ local function override_after(stored, kind, window)
 end
 
 local function top_up(books, placed, amount)
-  found_counter(books, placed)
+  hold_on(books, placed, 0, 0)
   if placed.buckets then
     local bucket = bucket_of(redis.call('HGET', placed.key, int(placed.start)))
     bucket.credit = math.min(TOKENS_MAX, bucket.credit + amount)

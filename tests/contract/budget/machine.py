@@ -56,6 +56,7 @@ from tests.contract.budget.words import (
     accounts,
     adjustments,
     amounts,
+    draws,
     holds,
     leases,
     moves,
@@ -201,7 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
         unknown=st.booleans(),
         detail=st.sampled_from([None, {"finish": "stop", "empty": ""}]),
         lease=st.one_of(st.none(), leases),
-        drawn=amounts,
+        drawn=draws,
     )
     def settle(
         self,
@@ -216,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
         draw = self.drawing(hold, lease, drawn, 0) if lease else None
         self.both("settle", ORG, hold, used, unknown=unknown, detail=detail, draw=draw)
 
-    @rule(hold=holds, lease=st.one_of(st.none(), leases), drawn=amounts)
+    @rule(hold=holds, lease=st.one_of(st.none(), leases), drawn=draws)
     def void(self, hold: HoldId, lease: HoldId | None, drawn: Amounts) -> None:
         """First or late."""
         draw = self.drawing(hold, lease, drawn, 0) if lease else None
@@ -269,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         lease=leases,
-        drawn=st.lists(st.tuples(holds, amounts, st.sampled_from([0, 20_000, 3 * DAY])), max_size=3),
+        drawn=st.lists(st.tuples(holds, draws, st.sampled_from([0, 20_000, 3 * DAY])), max_size=3),
     )
     def draw(self, lease: HoldId, drawn: list[tuple[HoldId, Amounts, int]]) -> None:
         """Of leases that live, were recalled, returned, expired, forgotten or never were."""
@@ -361,7 +362,7 @@ class LedgerMachine(RuleBasedStateMachine):
             empty = (counter.used, counter.held, counter.credit) == (0, 0, 0)
             assert window in stored or empty, window
         if self.run(self.redis.orgs()):
-            self.run(comes_back(self.client, self.witness))
+            self.run(comes_back(self.client))
             self.run(self.client.hset(org_key(ORG, "meta"), "clock_ms", self.books.confirmed))
             self.redis._session.forget_books()
         self.clock.now_ms = self.witness.now_ms = max(self.latest, self.clock.now_ms) + 4 * DAY

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Final
 
 from gateway.bookkeeper.window_ids import forgotten_at
 from gateway.budget.rebuilt import RebuiltBooks, RebuiltCounter
 from gateway.budget.redis_keys import org_key
 from gateway.budget.redis_restore import Restoring
 from gateway.budget.redis_route import SingleRoute
-from gateway.contract.clock import Clock
+from gateway.contract.clock import ManualClock
 from tests.contract.budget.history import Count
 from tests.contract.budget.subjects import ORG
 
+LATE: Final = 2**42
+"""Later than any history: a term never goes back."""
 
-async def comes_back(client: Any, clock: Clock) -> None:
+
+async def comes_back(client: Any) -> None:
     """Read, lost, written back: the same books, but for windows long gone."""
-    restoring = Restoring(SingleRoute(client), clock=clock)
+    restoring = Restoring(SingleRoute(client), clock=ManualClock(LATE))
     before = await restoring.snapshot(ORG)
     events = await client.dump(org_key(ORG, "outbox"))
     await client.flushall()

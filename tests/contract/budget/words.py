@@ -32,6 +32,8 @@ tokens = st.one_of(st.integers(0, 40), st.integers(0, 1200))
 limits = st.sampled_from([UNLIMITED, 0, 7, 100, 100, 1000, 1000])
 enforcements = st.sampled_from([Enforcement.HARD] * 4 + [Enforcement.SOFT, Enforcement.SHADOW])
 amounts = st.builds(Amounts.of, st.integers(0, 60), st.integers(0, 300), micro_usd=st.integers(0, 90))
+draws = st.builds(Amounts.of, st.integers(0, 6), st.integers(0, 9), micro_usd=st.integers(0, 3))
+"""Small: a lease pays a few."""
 prices = st.sampled_from([FREE, Price(prompt=250_000, completion=1_500_000, request=MicroUsd(3))])
 
 _SHAPES: Final[tuple[dict[str, Any], ...]] = (
