@@ -38,6 +38,7 @@ local TOKENS_MAX = 9007199254740991
 local PICO_PER_MICRO = 1000000
 local MICRO_CAP = 9007199254 -- TOKENS_MAX / PICO_PER_MICRO
 local CACHE_MAX = 4096
+local LETTER_C, DOT = 99, 46 -- bytes of 'c.'
 local MEASURES = { 'tokens', 'prompt_tokens', 'completion_tokens', 'micro_usd', 'requests', 'concurrent' }
 
 local function int(number)
@@ -105,6 +106,18 @@ local place_of = remembering(function(id)
   local key = 'w:' .. account .. '|' .. measure .. '|' .. span
   if string.sub(span, 1, 8) == 'rolling-' then return { key = key, measure = measure, bucket = start } end
   return { key = key .. '|' .. start, measure = measure }
+end)
+
+-- The same for an org's prefix followed by ids with spaces between them, with whole keys: requests of one key
+-- have the same windows while these last.
+local places_of = remembering(function(text)
+  local prefix, ids = string.match(text, '^(tg:{[^}]+}:)(.*)$')
+  local places = {}
+  for id in string.gmatch(ids, '%S+') do
+    local at = place_of(id)
+    places[#places + 1] = { key = prefix .. at.key, measure = at.measure, bucket = at.bucket }
+  end
+  return places
 end)
 
 -- A zone's offsets as in calendar.py: 'from offset;from offset;...' in ms, ascending.
@@ -248,9 +261,9 @@ end
 -- An account's windows by their names, for each org: the texts that name them now.
 local texts_of = remembering(function() return {} end)
 
--- name, id and key of an account's window that begins at `start`: made anew only when it does.
-local function texts_at(books, account, window, start)
-  local known = texts_of(books.prefix .. account)
+-- name, id and key of an account's window that begins at `start`: made anew only when it does. `known`: what
+-- texts_of has of the account.
+local function texts_at(books, known, account, window, start)
   local texts = known[window.same]
   if not texts or texts.start ~= start then
     local name, key = account .. '|' .. window.name, books.prefix .. 'w:' .. account .. '|' .. window.same
@@ -262,14 +275,14 @@ local function texts_at(books, account, window, start)
 end
 
 -- The window as it stands now (memory_books.Placed); nil and an error reply.
-local function place(books, account, window)
+local function place(books, known, account, window)
   local bounds, stop = bounds_of(books, window)
   if stop then return nil, stop end
-  local texts = texts_at(books, account, window, bounds.text)
+  local texts = texts_at(books, known, account, window, bounds.text)
   local placed = {
     account = account, window = window, name = texts.name, id = texts.id, key = texts.key, binds = window.binds,
     measure = window.measure, start = bounds.start, resets = bounds.resets, used = 0, held = 0, leased = 0,
-    credit = 0, limit = window.limit, fresh = false,
+    credit = 0, limit = window.limit, fresh = false, left = 0, last = 0,
     drop_at = bounds.resets > 0 and bounds.resets + WINDOW_KEPT_MS or 0,
   }
   if window.kind == 'rolling' then

@@ -194,12 +194,12 @@ end
 -- the other measures), `over`; answers with the event's amounts and detail.
 local function stand(hold, windows)
   local best, more, detail, first = tightest(windows), {}, {}, windows[1]
-  local tokens = best.tokens and best.tokens.placed
+  local tokens = best.tokens
   if not tokens and first and first.measure == 'tokens' and first.limit < 0 then tokens = first end
   hold.tightest = tokens and tokens.name .. '|' .. int(tokens.limit) .. '|' .. int(tokens.used) .. '|'
     .. int(tokens.held) .. '|' .. int(tokens.resets) or ''
   for i = 2, #MEASURES do
-    if best[MEASURES[i]] then more[#more + 1] = best[MEASURES[i]].placed end
+    more[#more + 1] = best[MEASURES[i]]
   end
   hold.more = standings_text(more)
   if best.tokens then detail = { 'a.remaining', int(best.tokens.left) } end

@@ -55,7 +55,7 @@ end
 
 -- Of each measure what is wanted, or the share of what the tightest window has left.
 local function share_of(windows, wanted, share)
-  local found = minus(wanted)
+  local found = minus(wanted, NOTHING)
   for _, placed in ipairs(windows) do
     if placed.binds then
       found[placed.measure] = math.min(found[placed.measure], div(remaining(placed), share))
@@ -91,7 +91,7 @@ end
 local function leased_text(books, lease, windows, conflict)
   local best, tight = tightest(windows), {}
   for _, measure in ipairs(MEASURES) do
-    if best[measure] then tight[#tight + 1] = best[measure].placed end
+    tight[#tight + 1] = best[measure]
   end
   return amounts_text(lease.left) .. ' ' .. int(lease.left.requests) .. ' '
     .. string.gsub(lease.windows, ' ', ',') .. ' ' .. lease.expires .. ' '

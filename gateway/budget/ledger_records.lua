@@ -10,6 +10,11 @@ local function org_time(confirmed, store)
   return math.max(confirmed, math.min(store, confirmed + JUMP_MS))
 end
 
+-- What the key of an org's meta says: prefix of its keys, and its id.
+local org_at = remembering(function(key)
+  return { prefix = string.sub(key, 1, -5), org = string.match(key, '^tg:{([^}]+)}:') }
+end)
+
 -- The org's books at its time; nil and an error reply when the caller knows another epoch than they have.
 -- latest_ms: the latest second in which anything was decided (memory_books.Books); not `reading` moves it.
 local function open_books(keys, args, reading)
@@ -21,10 +26,8 @@ local function open_books(keys, args, reading)
   if not reading and now - now % 1000 > latest then
     redis.call('HSET', keys[1], 'latest_ms', int(now - now % 1000))
   end
-  return {
-    prefix = string.sub(keys[1], 1, -5), org = string.match(keys[1], '^tg:{([^}]+)}:'), now = now,
-    now_text = int(now), bounds = {},
-  }
+  local org = org_at(keys[1])
+  return { prefix = org.prefix, org = org.org, now = now, now_text = int(now), bounds = {} }
 end
 
 -- Amounts as a table by measure, with so many requests and of them so many in flight.
@@ -44,9 +47,9 @@ end
 local NOTHING = amounts_of(0, 0, 0, 0, 0, 0)
 
 local function minus(amounts, less)
-  local left = {}
-  for _, measure in ipairs(MEASURES) do left[measure] = amounts[measure] - (less or NOTHING)[measure] end
-  return left
+  return amounts_of(amounts.tokens - less.tokens, amounts.prompt_tokens - less.prompt_tokens,
+    amounts.completion_tokens - less.completion_tokens, amounts.micro_usd - less.micro_usd,
+    amounts.requests - less.requests, amounts.concurrent - less.concurrent)
 end
 
 local function negated(amounts)
@@ -123,8 +126,9 @@ end
 local function place_all(books, lists)
   local all = {}
   for _, list in ipairs(lists) do
+    local known = texts_of(books.prefix .. list.account)
     for _, window in ipairs(list.windows) do
-      local placed, stop = place(books, list.account, window)
+      local placed, stop = place(books, known, list.account, window)
       if stop then return nil, stop end
       all[#all + 1] = placed
     end
@@ -160,17 +164,21 @@ end
 -- Add amounts (or nil) to what is held, leased and used in the windows of `ids`; not in one that is gone. One
 -- of which something is held is there.
 local function move(books, ids, held, leased, used)
-  for id in string.gmatch(ids, '%S+') do
-    local at = place_of(id)
-    local key = books.prefix .. at.key
-    local more_held, more_leased = held and held[at.measure] or 0, leased and leased[at.measure] or 0
-    local more_used = used and used[at.measure] or 0
+  held, leased, used = held or NOTHING, leased or NOTHING, used or NOTHING
+  local texts = {}
+  for _, at in ipairs(places_of(books.prefix .. ids)) do
+    local key, measure = at.key, at.measure
+    local more_held, more_leased, more_used = held[measure], leased[measure], used[measure]
+    if not texts[measure] then
+      texts[measure] = { held = int(more_held), leased = int(more_leased), used = int(more_used) }
+    end
+    local text = texts[measure]
     if at.bucket then
       move_bucket(key, at.bucket, more_held, more_leased, more_used)
     elseif more_held ~= 0 or more_leased ~= 0 or (more_used ~= 0 and redis.call('EXISTS', key) == 1) then
-      if more_held ~= 0 then redis.call('HINCRBY', key, 'held', int(more_held)) end
-      if more_leased ~= 0 then redis.call('HINCRBY', key, 'leased', int(more_leased)) end
-      if more_used ~= 0 then redis.call('HINCRBY', key, 'used', int(more_used)) end
+      if more_held ~= 0 then redis.call('HINCRBY', key, 'held', text.held) end
+      if more_leased ~= 0 then redis.call('HINCRBY', key, 'leased', text.leased) end
+      if more_used ~= 0 then redis.call('HINCRBY', key, 'used', text.used) end
     end
   end
 end
@@ -223,10 +231,10 @@ local function tightest(windows)
   local best = {}
   for _, placed in ipairs(windows) do
     if placed.binds then
-      local other = best[placed.measure]
-      local left, resets = remaining(placed), placed.resets > 0 and placed.resets or TOKENS_MAX
-      if not other or left < other.left or (left == other.left and resets > other.resets) then
-        best[placed.measure] = { left = left, resets = resets, placed = placed }
+      local other, left = best[placed.measure], remaining(placed)
+      placed.left, placed.last = left, placed.resets > 0 and placed.resets or TOKENS_MAX
+      if not other or left < other.left or (left == other.left and placed.last > other.last) then
+        best[placed.measure] = placed
       end
     end
   end
@@ -271,7 +279,8 @@ local function request_id_in(context)
 end
 
 local function extend_list(list, more)
-  for _, item in ipairs(more) do list[#list + 1] = item end
+  local count = #list
+  for i = 1, #more do list[count + i] = more[i] end
 end
 
 local function add_amounts(fields, name, amounts)
@@ -303,12 +312,14 @@ local function record_of(books, key, id)
   local flat = redis.call('HGETALL', key)
   if #flat == 0 then return nil end
   local record = { id = id, context = {} }
+  local context, count = record.context, 0
   for i = 1, #flat, 2 do
-    if string.sub(flat[i], 1, 2) == 'c.' then
-      record.context[#record.context + 1] = flat[i]
-      record.context[#record.context + 1] = flat[i + 1]
+    local name = flat[i]
+    if string.byte(name, 2) == DOT and string.byte(name, 1) == LETTER_C then
+      context[count + 1], context[count + 2] = name, flat[i + 1]
+      count = count + 2
     else
-      record[flat[i]] = flat[i + 1]
+      record[name] = flat[i + 1]
     end
   end
   if record.forget_at and tonumber(record.forget_at) <= books.now then

@@ -210,7 +210,7 @@ local function adjust(keys, args)
     local over, full = override_after(redis.call('HGET', books.prefix .. 'limits', field), kind, window)
     if full then return full end
     if window then
-      _, stop = place(books, account, window)
+      _, stop = place(books, texts_of(books.prefix .. account), account, window)
       if stop then return stop end
     end
     redis.call('HSET', books.prefix .. 'limits', field, over)
