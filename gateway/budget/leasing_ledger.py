@@ -38,7 +38,7 @@ from gateway.budget.policy import LeasePolicy
 from gateway.budget.store_time import store_time
 from gateway.budget.window import Account, Standing
 from gateway.contract.clock import Clock
-from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import AccountId, HoldId, OrgId
 from gateway.contract.units import Millis, UnixMillis
 
@@ -189,8 +189,8 @@ class LeasingLedger:
         for lease, org in list(self._in_doubt.items()):
             try:
                 await self._inner.return_lease(org, lease, reconciled=True)
-            except LedgerUnavailable:
-                self._went_away()
+            except LedgerUnavailable as error:
+                self._went_away(error)
                 return
             self._in_doubt.pop(lease, None)
 
@@ -219,8 +219,8 @@ class LeasingLedger:
                 pool.without(hand)
                 if self._hands.pop(hand.leased.lease, None) is not None:
                     self._count("returned")
-        except LedgerUnavailable:
-            self._went_away()
+        except LedgerUnavailable as error:
+            self._went_away(error)
 
     async def _flush(self, hand: Hand) -> None:
         batch = hand.batch()
@@ -251,9 +251,9 @@ class LeasingLedger:
         leased: Leased | None = None
         try:
             leased = await self._inner.lease(question)
-        except LedgerUnavailable:
+        except LedgerUnavailable as error:
             self._doubt(lease, org)
-            self._went_away()
+            self._went_away(error)
         except asyncio.CancelledError:
             self._doubt(lease, org)
             raise
@@ -278,7 +278,10 @@ class LeasingLedger:
         for draw in draws:
             self._drawn.pop(draw.hold, None)
 
-    def _went_away(self) -> None:
+    def _went_away(self, error: LedgerUnavailable) -> None:
+        if isinstance(error, LedgerEmptied):  # what was leased stood in books that are gone: closed
+            for pool, _ in self._hands.values():
+                pool.stop()
         self._away_until_s = self._clock.monotonic_s() + AWAY_AGAIN_S
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

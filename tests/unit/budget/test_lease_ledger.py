@@ -190,6 +190,14 @@ async def test_a_silent_ledger_is_outlived_as_long_as_the_lease_lasts(store: Sto
     assert (await worker.standing()).held == 10 * (served + 1), "each hold, and nothing of the lease"
 
 
+async def test_an_emptied_ledger_ends_what_was_leased_of_it(store: Store, worker: Worker) -> None:
+    await worker.until_leased()
+    store.truth.lose_everything()
+    await worker.ledger.tend()
+    with pytest.raises(LedgerUnavailable, match="closed until"):
+        await worker.ask()
+
+
 async def test_time_ends_a_lease_whatever_is_left_of_it(store: Store, worker: Worker) -> None:
     await worker.until_leased()
     store.down = True
