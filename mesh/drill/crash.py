@@ -71,6 +71,8 @@ class CrashPoints:
     fate: Fate
     journal: Path
     calm: Path
+    seed: str = ""
+    """Of this life, for whatever else is random in it."""
     metering: set[str] = field(default_factory=set)
     """Holds of answers that this process has begun to meter and not yet resolved."""
     passed: Counter[str] = field(default_factory=Counter)

@@ -80,7 +80,7 @@ class Nursery:
         life = 0
         while not self._stopping:
             fate = fate_of(self._plan.seed, self._name, life, ROLES[self._role], requests=self._plan.requests)
-            status = self._one(fate)
+            status = self._one(fate, f"{self._plan.seed}/{self._name}/{life}")
             died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             if not died_of and not self._stopping:
                 return os.waitstatus_to_exitcode(status) or 1
@@ -89,13 +89,13 @@ class Nursery:
                 time.sleep(PAUSE_S)
         return 0
 
-    def _one(self, fate: Fate) -> int:
+    def _one(self, fate: Fate, seed: str) -> int:
         """A life from birth to death; its wait status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         mother = os.getpid()
         self._child = os.fork()
         if self._child == 0:
-            self._be_born(mother, fate)
+            self._be_born(mother, fate, seed)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
         if self._stopping:
             os.kill(self._child, signal.SIGTERM)
@@ -103,7 +103,7 @@ class Nursery:
         self._note(self._child, status)
         return status
 
-    def _be_born(self, mother: int, fate: Fate) -> None:
+    def _be_born(self, mother: int, fate: Fate, seed: str) -> None:
         """Never returns."""
         code = 1
         try:
@@ -112,7 +112,7 @@ class Nursery:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
             if os.getppid() == mother:
-                points = CrashPoints(fate=fate, journal=self._plan.journal, calm=self._plan.calm)
+                points = CrashPoints(fate=fate, journal=self._plan.journal, calm=self._plan.calm, seed=seed)
                 live(self._role, points, Fault(library=self._plan.library, ttl_ms=self._plan.ttl_ms))
                 code = 0
         except SystemExit as ended:

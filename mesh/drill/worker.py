@@ -33,7 +33,7 @@ from gateway.sidecar.server import run
 from mesh.drill.crash import CrashPoints
 
 USAGE: Final = b'"usage"'
-TWICE: Final = 0.05
+TWICE: Final = 0.1
 """Share of settles that are told a second time, as after an answer of the ledger that was lost."""
 
 
@@ -71,7 +71,7 @@ class DrilledLedger:
     def __init__(self, ledger: BudgetLedger, points: CrashPoints, fault: Fault) -> None:
         """Around ``ledger``."""
         self._ledger, self._points, self._fault = ledger, points, fault
-        self._random = Random(f"{points.fate}")
+        self._random = Random(f"{points.seed}/settles")
 
     def __getattr__(self, name: str) -> Any:
         """What is not told here."""
