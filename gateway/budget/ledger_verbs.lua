@@ -274,7 +274,7 @@ end
 
 -- ARGV: epoch, time, zone, its offsets.
 local function zone(keys, args)
-  local books, closed = open_books(keys, args)
+  local books, closed = open_books(keys, args, true)
   if closed then return closed end
   redis.call('HSET', books.prefix .. 'zones', args[3], args[4])
   return 'OK'

@@ -155,3 +155,14 @@ async def test_a_leap_that_returns_between_two_ticks_grants_nothing_twice(subjec
     assert ahead.units == 600
     await subject.refused(want("j", rolling))
     assert (await subject.minute(rolling)).held == 1000
+
+
+async def test_looking_moves_no_time(subject: Subject) -> None:
+    """Nor does telling the store a zone, which looking may need."""
+    await subject.reserve(want("h"))
+    subject.clock.advance_ms(999)
+    await subject.ledger.standing(
+        ORG, (of("key/k", Window(kind=WindowKind.DAY, limit=1, zone="Asia/Tokyo")),)
+    )
+    subject.clock.advance_ms(-999)
+    assert await subject.ledger.tick(ORG) == NOON
