@@ -15,6 +15,7 @@ from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import AMOUNT_MAX, PICO_PER_MICRO, PRICE_MAX, Amounts
 from gateway.contract.units import MicroUsd, Tokens
 from gateway.openai.answers import Usage
+from gateway.path import hop
 
 NOTHING: Final = Usage(prompt=Tokens(0), completion=Tokens(0))
 OVER_LIMIT: Final = "over_limit"
@@ -31,10 +32,23 @@ class Ended(StrEnum):
     COMPLETE = "complete"
     CUT = "cut"
     """The client left, or the engine stopped in the middle."""
+    LOST = "lost"
+    """Envoy gave this filter up, which was late: the answer may have gone on unseen."""
     LIMIT = "limit"
     """The engine went past its max_tokens, and the stream was ended there."""
     ERROR = "error"
     """The engine reported an error inside a 200, gave up, or said something that is no answer."""
+
+
+LATE_S: Final = hop("tap").deadline / 1000 / 2
+"""A worker that was behind for half of what Envoy gives it may have been given up: what waits in Envoy, in
+the socket and in the loop adds up."""
+
+
+def cut_by(late_s: float) -> Ended:
+    """What the end of the tap's stream means, to a worker that was so far behind. The client's leaving and
+    Envoy's going on without us look the same; charged in full until reconciled is what never undercharges."""
+    return Ended.LOST if late_s >= LATE_S else Ended.CUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ def charge_of(
     not read."""
     seen = reading.seen
     usage, flags = (NOTHING, set[str]()) if free else _used(reading, bounds, failed=error is not None)
+    if ended is Ended.LOST and not free:
+        usage = None
+        flags.add("late")
     reported = seen.usage is not None
     exact = (ended is Ended.COMPLETE and (seen.is_final or free)) or (ended is Ended.LIMIT and reported)
     estimated = usage is not None and usage is not NOTHING and (not exact or bool(flags))

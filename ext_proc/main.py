@@ -111,7 +111,9 @@ async def main(
 
     filters = ExtProc({"admit": admit, "tap": tap}, performer, background, clock)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(work.run()) for work in (models, budgets, ledgers, spool)]
+        running = [
+            tasks.create_task(work.run()) for work in (models, budgets, ledgers, spool, filters.lateness)
+        ]
         writing = tasks.create_task(notes.run())
         # No dependency decides over health: without the ledger this worker still answers, with a proper
         # 503, and the tap must see the streams that are under way.

@@ -183,10 +183,10 @@ class Meter:
             return Step(forward=b"", ends=True)
         return self._nothing_read(at_s) if self._form is _Form.OPAQUE else self._close_json(at_s)
 
-    def cut(self, *, at_s: float) -> None:
-        """The client or the engine is gone; nothing more will come or can be sent."""
+    def cut(self, *, at_s: float, how: Ended = Ended.CUT) -> None:
+        """The client or the engine is gone (or we are: LOST); nothing more will come or can be sent."""
         if self.ended is Ended.OPEN:
-            self._close(Ended.CUT, at_s)
+            self._close(how, at_s)
 
     def _close(self, how: Ended, at_s: float) -> None:
         self.ended = Ended.ERROR if self.error is not None else how

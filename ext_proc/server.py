@@ -16,6 +16,7 @@ from typing import Any, Final
 from ext_proc.background import Background
 from ext_proc.codec import read_message, write_reply
 from ext_proc.effects import Performer
+from ext_proc.lateness import Lateness
 from ext_proc.stream import Machine
 from ext_proc.vocabulary import (
     AskCache,
@@ -99,7 +100,12 @@ class Conversation:
     """One stream."""
 
     def __init__(
-        self, machine: Machine[Any], performer: Performer, background: Background, clock: Clock
+        self,
+        machine: Machine[Any],
+        performer: Performer,
+        background: Background,
+        clock: Clock,
+        lateness: Lateness,
     ) -> None:
         """``machine`` is this stream's own."""
         self._machine = machine
@@ -110,6 +116,9 @@ class Conversation:
         self._overdue_at_s: float | None = None
         """When a machine that has kept a reply back is told that the time is over."""
         self._closing = False
+        self._lateness = lateness
+        self._heard_s = (clock.monotonic_s(),) * 2
+        """When the message before the last one was taken up, and the last."""
         self._waiting: HoldId | None = None
         """Of a machine that has waited for its turn."""
 
@@ -139,7 +148,8 @@ class Conversation:
             return OpeningOverdue()
         if message is None:
             return None
-        return read_message(message, at_ms=self._clock.unix_ms(), at_s=self._clock.monotonic_s())
+        self._heard_s = (self._heard_s[1], self._clock.monotonic_s())
+        return read_message(message, at_ms=self._clock.unix_ms(), at_s=self._heard_s[1])
 
     async def _replies(self, event: Event, inbox: Inbox) -> AsyncGenerator[bytes, None]:
         """Carry out what follows from ``event``, in order, answers to questions included. Replies go out when
@@ -198,7 +208,8 @@ class Conversation:
         """The stream is over: tell the machine, and do what it owes without the stream's task."""
         if self._waiting is not None:
             self._performer.waits_no_more(self._waiting)
-        owed = self._machine.receive(PeerGone(at_s=self._clock.monotonic_s()))
+        late_s = self._lateness.worst_since(self._heard_s[0])
+        owed = self._machine.receive(PeerGone(at_s=self._clock.monotonic_s(), late_s=late_s))
         if owed or self._asking is not None:
             self._background.start("leave", self._settle_up(owed, self._asking))
 
@@ -228,8 +239,9 @@ class ExtProc:
         background: Background,
         clock: Clock,
     ) -> None:
-        """``machines``: what a filter's role (``admit``, ``tap``) starts with."""
+        """``machines``: what a filter's role (``admit``, ``tap``) starts with. ``lateness`` is to be run."""
         self._machines = machines
+        self.lateness = Lateness(clock)
         self._performer = performer
         self._background = background
         self._clock = clock
@@ -241,7 +253,7 @@ class ExtProc:
         make = self._machines.get(metadata.get(FILTER_ROLE, ""))
         if make is None:
             raise UnknownRole(FILTER_ROLE)
-        conversation = Conversation(make(), self._performer, self._background, self._clock)
+        conversation = Conversation(make(), self._performer, self._background, self._clock, self.lateness)
         replies = conversation.run(requests)
         try:
             async for reply in replies:

@@ -125,6 +125,8 @@ class PeerGone:
     """Nothing more will come from Envoy, and nothing can be sent."""
 
     at_s: float
+    late_s: float = 0.0
+    """How far this worker was behind, at worst, since the last message but one."""
 
 
 Event: TypeAlias = (

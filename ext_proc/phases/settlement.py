@@ -82,7 +82,7 @@ def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[De
 
 
 def _finish_label(meter: Meter) -> str:
-    if meter.ended is Ended.CUT:
+    if meter.ended in (Ended.CUT, Ended.LOST):
         return "cut"
     if meter.ended is Ended.ERROR:
         return "error"

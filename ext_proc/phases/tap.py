@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import ClassVar, Final, NamedTuple
 
-from ext_proc.charge import Bounds, Ended
+from ext_proc.charge import Bounds, Ended, cut_by
 from ext_proc.metering import Meter
 from ext_proc.phases.settlement import (
     engine_failed,
@@ -257,7 +257,7 @@ class Tap(Machine[TapStage]):
         return TapStage.CLOSED, ()
 
     def _cut(self, event: PeerGone) -> tuple[TapStage, Effects]:
-        self._meter().cut(at_s=event.at_s)
+        self._meter().cut(at_s=event.at_s, how=cut_by(event.late_s))
         return TapStage.CLOSED, self._settled()
 
     # --- errors of the engine ---

@@ -214,6 +214,15 @@ def event_of(entry: AccessEntry, region: RegionName) -> Event:
             "revision": record.revision,
             "cache": record.cache.value,
         }
+    if record is not None and record.lease:
+        held = record.held
+        context |= {  # of a draw that may have died untold with its worker
+            "lease": record.lease,
+            "lease_windows": " ".join(record.lease_windows),
+            "held": f"{held.tokens},{held.prompt_tokens},{held.completion_tokens},{held.micro_usd}",
+            "units": str(record.completion_max),
+            "hold_expires_at": str(record.hold_expires_at),
+        }
     return Event(
         id=f"access/{entry.request_id[:TEXT_CHARS_MAX]}/{entry.start_us}",
         type=EventType.ACCESS,

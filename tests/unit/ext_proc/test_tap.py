@@ -7,6 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from ext_proc.charge import LATE_S
 from ext_proc.phases.tap import OPENING_S, TapStage
 from ext_proc.vocabulary import (
     AwaitOpening,
@@ -122,6 +123,15 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
     assert (settle.used.tokens, settle.unknown) == (18, False)
     assert settle.detail["ended"] == "cut"
     assert only(ObserveAnswer, effects).finish_reason == "cut"
+
+
+def test_a_late_worker_does_not_take_its_own_end_for_the_client_s() -> None:
+    machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
+    settle = only(Settle, machine.receive(replace(GONE, late_s=LATE_S)))
+    assert settle.unknown, "Envoy may have gone on without us, and with the answer"
+    assert (settle.detail["ended"], settle.detail["flags"]) == ("lost", "late")
+    in_time, _ = tap_after(answer_headers(), chunk(words("a", "b")))
+    assert not only(Settle, in_time.receive(replace(GONE, late_s=LATE_S / 2))).unknown
 
 
 def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
