@@ -16,8 +16,7 @@ from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
 from gateway.bookkeeper.settings import BookkeeperSettings
 from gateway.bookkeeper.witness import Witness
-from gateway.budget.redis_connection import connect
-from gateway.budget.redis_ledger import DEADLINE, RedisLedger
+from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.redis_outbox import RedisOutbox
 from gateway.config.environment import BadSetting, effective, load
 from gateway.contract.clock import SystemClock
@@ -37,7 +36,7 @@ def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger
     if not is_identifier(settings.region):
         raise BadSetting(f"TIDEGATE_REGION: must match [a-z0-9][a-z0-9_-]{{0,62}}, got {settings.region!r}")
     try:
-        ledger = RedisLedger(connect(settings.ledger_url, timeout=DEADLINE), clock=witness)
+        ledger = RedisLedger.connect(settings.ledger_url, clock=witness)
         return ledger, RedisOutbox.connect(settings.ledger_url)
     except ValueError as error:
         raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None

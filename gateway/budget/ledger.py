@@ -384,7 +384,7 @@ class BudgetLedger(Protocol):
         """Release what is left of a lease. ``reconciled``: also of one that expired and was charged."""
 
     async def adjust(self, org: OrgId, adjustment: Adjustment) -> Sequence[Standing]:
-        """Change a budget and write the audit event, in one step; the account's standings after it."""
+        """Change a budget, recall its leases, write the audit event; the account's standings after it."""
 
     async def standing(self, org: OrgId, accounts: Sequence[Account]) -> Sequence[Standing]:
         """Every window of ``accounts`` as it stands now; the ledger's limits win over the caller's where it

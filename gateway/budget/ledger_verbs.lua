@@ -193,14 +193,14 @@ local function adjust(keys, args)
   end
   local window = args[8] ~= '' and window_of(args[8]) or nil
   local same = window and window.same
-  local _, before, stop = windows_of_account(books, lists_of(books, bare, 1, 1, nil), same)
-  if stop then return stop end
   if args[10] ~= '' then
     local lists, _, newer = lists_of(books, { account, args[10] }, 1, 1, tonumber(args[9]))
-    _, _, stop = windows_of_account(books, lists, same)
+    local _, _, stop = windows_of_account(books, lists, same)
     if stop then return stop end
     bring(books, newer)
   end
+  local _, before, stop = windows_of_account(books, lists_of(books, bare, 1, 1, nil), same)
+  if stop then return stop end
   if kind == 'top_up' then
     local _, found = windows_of_account(books, lists_of(books, bare, 1, 1, nil), same)
     if not found or found.limit < 0 then return redis.error_reply('TGWINDOW none') end
@@ -217,7 +217,8 @@ local function adjust(keys, args)
   end
   redis.call('ZADD', adjusted, int(books.now + TOMBSTONE_MS), args[3])
   local lists = lists_of(books, bare, 1, 1, nil)
-  local _, after = windows_of_account(books, lists, same)
+  local windows, after = windows_of_account(books, lists, same)
+  recall(books, windows) -- a worker's lease must not outlive what it was made under
   local context = { 'c.actor', args[5], 'c.account', account }
   if window then
     extend_list(context,

@@ -129,12 +129,16 @@ def leased(books: Books, request: LeaseRequest, lease: Lease, now: UnixMillis, *
     )
 
 
+def take_policy(books: Books, adjustment: Adjustment) -> None:
+    """What the policy gives the account, should nobody have used it yet."""
+    if adjustment.policy_windows:
+        policy = Account(id=adjustment.account.id, windows=adjustment.policy_windows)
+        books.take_limits([policy], adjustment.policy_version)
+
+
 def adjust(books: Books, adjustment: Adjustment, now: UnixMillis) -> None:
     """Raises ValueError for a top-up of a window that is not there or has no limit."""
     account, kind = adjustment.account, adjustment.kind
-    if adjustment.policy_windows:
-        policy = Account(id=account.id, windows=adjustment.policy_windows)
-        books.take_limits([policy], adjustment.policy_version)
     if kind is AdjustmentKind.TOP_UP:
         window = account.windows[0]
         found = [one for one in books.windows_of(bare(account)) if one.name == window.name]

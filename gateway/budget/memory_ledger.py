@@ -54,6 +54,7 @@ from gateway.budget.memory_leases import (
     recall,
     remembered_lease,
     share_of,
+    take_policy,
 )
 from gateway.budget.memory_outbox import MemoryOutbox
 from gateway.budget.window import Account, Enforcement, Standing
@@ -298,10 +299,12 @@ class MemoryLedger:
         check_accounts([adjustment.account])
         books, now = self._open(org)
         if books.adjusted.get(adjustment.id, now) <= now:
+            take_policy(books, adjustment)
             before = books.placed([bare(adjustment.account)], now)
             adjust(books, adjustment, now)
             books.adjusted[adjustment.id] = now + TOMBSTONE_TTL
             after = books.placed([bare(adjustment.account)], now)
+            recall(after, books, now)  # a worker's lease must not outlive what it was made under
             self._out.adjusted(org, adjustment, now, before, after)
         return standings(books, [bare(adjustment.account)], now)
 

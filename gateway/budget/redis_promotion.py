@@ -58,11 +58,11 @@ async def promote(replica_url: str, old_url: str | None = None, *, clock: Clock 
     replica = connect(replica_url, timeout=STEP)
     old = connect(old_url, timeout=STEP) if old_url else None
     try:
+        fenced = old is not None and await _fence(old)
         async with within(STEP):
-            before = await replica.get(EPOCH_KEY)
+            before = await replica.get(EPOCH_KEY)  # after the fence: what it still had to learn, it has learnt
         if before is None:
             raise LedgerEmptied("The replica has no epoch: there are no books to go on with.")
-        fenced = old is not None and await _fence(old, term_of(before))
         async with within(STEP):
             await replica.execute_command("REPLICAOF", "NO", "ONE")
         term = max((clock or SystemClock()).unix_ms(), term_of(before) + 1)
@@ -79,18 +79,21 @@ async def promote(replica_url: str, old_url: str | None = None, *, clock: Clock 
             await old.aclose()
 
 
-async def _fence(old: Any, term: int) -> bool:
-    """Whether it answered. Raises ValueError."""
+async def _fence(old: Any) -> bool:
+    """Whether it answered, with books to fence. Raises ValueError."""
     try:
         async with within(STEP):
             role = (await old.info("replication"))["role"]
+            before = await old.get(EPOCH_KEY)
     except LedgerUnavailable:
         return False
     if role != "master":
         raise ValueError("the old primary is a replica itself: are the two stores confused?")
+    if before is None:
+        return False
     try:
         async with within(STEP):
-            await old.set(EPOCH_KEY, f"{term}.{FENCED}")
+            await old.set(EPOCH_KEY, f"{term_of(before)}.{FENCED}")
         # Without a term, unlike the store's: workers of version 1 compare the two, and must not find them
         # equal.
         await _stamp(old, await _orgs(old), FENCED)
