@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from gateway.contract.clock import SystemClock
 from mesh.commands.options import Commands, Parser, json_option, layout, state_option
+from mesh.local.refusal import Refusal
 
 
 def add(commands: Commands) -> None:
@@ -34,6 +36,21 @@ def add(commands: Commands) -> None:
     _add_export(verbs)
     _add_reconcile(verbs)
     _add_copies(verbs)
+    _add_promote(verbs)
+
+
+def _add_promote(verbs: Commands) -> None:
+    promote = verbs.add_parser(
+        "promote",
+        help="make the ledger's replica the primary, and fence the old one",
+        description="Fence the old primary (should it answer), let the replica follow nobody, and give it an "
+        "epoch of a higher term, which running processes learn by themselves.",
+        epilog="example: tidegate ledger promote --replica redis://ledger-1:6379 --old redis://ledger-0:6379",
+    )
+    promote.add_argument("--replica", required=True, metavar="URL", help="the store that is to serve")
+    promote.add_argument("--old", metavar="URL", help="the primary it follows, dead or not")
+    json_option(promote)
+    promote.set_defaults(run=_promote)
 
 
 def _add_export(verbs: Commands) -> None:
@@ -167,6 +184,34 @@ def _restore(arguments: argparse.Namespace) -> int:
     refuse_running(place)
     prepare(place)
     return copying.main(["restore", *books_options(place), *_words(arguments, "from", "json")])
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.budget.redis_promotion import promote
+    from gateway.contract.errors import LedgerUnavailable
+
+    try:
+        done = asyncio.run(promote(arguments.replica, arguments.old))
+    except LedgerUnavailable as error:
+        raise Refusal(
+            f"not promoted: {error.message}", "see that --replica answers and has the books"
+        ) from error
+    except ValueError as error:
+        raise Refusal(f"not promoted: {error}", "give both stores as redis://host:port/0") from error
+    old = (
+        "fenced"
+        if done.fenced
+        else "did not answer: start it again only as a replica"
+        if arguments.old
+        else "-"
+    )
+    if arguments.json:
+        print(json.dumps({"epoch": done.epoch, "orgs": done.orgs, "fenced": done.fenced}))
+    else:
+        print(f"promoted: {done.orgs} orgs under epoch {done.epoch}; old primary: {old}")
+    return 0
 
 
 def _words(arguments: argparse.Namespace, *names: str) -> list[str]:

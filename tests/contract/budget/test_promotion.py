@@ -4,6 +4,7 @@ fenced."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from gateway.budget.redis_promotion import promote
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import Millis
+from mesh.cli import main
 from tests.contract.budget.conftest import binary_of
 from tests.contract.budget.subjects import ORG, PATIENT, account, used, want
 from tests.harness.valkey import StoreProcess, replicated_store
@@ -129,6 +131,20 @@ async def test_a_worker_goes_on_at_the_new_primary(pair: Pair) -> None:
     assert await worker.found_epoch(fresh=False) == done.epoch
     settled = await worker.settle(ORG, H, used(3))
     assert (settled.first, settled.posted.tokens) == (True, 3)
+
+
+async def test_as_a_command(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = pair.ledger(pair.url, replicas=0)
+    await ledger.found_epoch(fresh=True)
+    await ledger.reserve(want("h", MUCH))
+    words = ["ledger", "promote", "--replica", pair.replica.url, "--old", pair.primary.url, "--json"]
+    assert await asyncio.to_thread(main, words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["orgs"], told["fenced"]) == (1, True)
+    assert await asyncio.to_thread(main, [*words[:4], "--old", pair.replica.url]) == 0, "its own primary now"
+    capsys.readouterr()
+    assert await asyncio.to_thread(main, ["ledger", "promote", "--replica", "unix:///nowhere"]) == 1
+    assert "see that --replica answers" in capsys.readouterr().err
 
 
 async def test_a_fenced_primary_is_closed_to_all(pair: Pair) -> None:
