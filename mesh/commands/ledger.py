@@ -200,13 +200,8 @@ def _promote(arguments: argparse.Namespace) -> int:
         ) from error
     except ValueError as error:
         raise Refusal(f"not promoted: {error}", "give both stores as redis://host:port/0") from error
-    old = (
-        "fenced"
-        if done.fenced
-        else "did not answer: start it again only as a replica"
-        if arguments.old
-        else "-"
-    )
+    unfenced = "did not answer: start it again only as a replica" if arguments.old else "not named"
+    old = "fenced" if done.fenced else unfenced
     if arguments.json:
         print(json.dumps({"epoch": done.epoch, "orgs": done.orgs, "fenced": done.fenced}))
     else:
