@@ -145,9 +145,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(off=st.integers(-1, 0))
     def the_last_hold_is_due(self, off: int) -> None:
-        """To the very millisecond, or the one before."""
+        """To the very millisecond, or the one before; the sweep comes at once."""
         self.clock.now_ms = self.witness.now_ms = self.due + off
         self.both("tick", ORG)
+        self.both("expire", ORG, holds_max=100)
 
     @rule(millis=moves)
     def the_store_clock_leaps(self, millis: int) -> None:
