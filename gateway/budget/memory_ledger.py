@@ -351,7 +351,9 @@ def _resolve(
 ) -> None:
     """Move the counters of the reserve's windows from what the hold weighed to what it costs now."""
     for window in hold.windows:
-        counter = books.counters[window]
+        counter = books.counters.get(window)
+        if counter is None:  # dropped long after its end: only a hold of nothing can come so late
+            continue
         counter.held -= hold.grant.amount if hold.outcome is Outcome.LIVE else 0
         counter.used += posted - hold.posted
         if blind:
