@@ -20,12 +20,13 @@ from ext_authz.decision import (
 )
 from ext_authz.identity import issuer_of, verify
 from ext_authz.jose import parse_jwt
-from ext_authz.keys.api_keys import ApiKeys, check_api_key
+from ext_authz.keys.api_keys import check_api_key
 from ext_authz.keys.jwks import IssuerKeys
 from ext_authz.policy import AuthPolicy, Issuer
 from ext_authz.token_cache import CachedToken, TokenCache
 from gateway.contract.clock import Clock
 from gateway.contract.principal import Principal
+from gateway.keys.api_key import ApiKeys
 from gateway.telemetry import names
 from gateway.telemetry.metrics import child, counter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from ext_proc.stream import OutOfOrder
 from ext_proc.vocabulary import (
@@ -20,10 +20,16 @@ from ext_proc.vocabulary import (
     RequestHeadersArrived,
     ResponseBodyArrived,
     ResponseHeadersArrived,
+    TakeTime,
 )
 from gateway.contract.headers import NS_ADMIT, NS_PRINCIPAL
 from gateway.contract.units import UnixMillis
 from gateway.sidecar import wire
+
+UPSTREAM_ADDRESS: Final = "upstream.address"
+"""Envoy's attribute: ``address:port`` of the endpoint that an attempt went to."""
+_FILTER: Final = "envoy.filters.http.ext_proc"
+"""Under this name Envoy sends the attributes, whatever the filter is called."""
 
 
 def read_message(message: bytes, *, at_ms: UnixMillis, at_s: float) -> Event:
@@ -51,6 +57,7 @@ def read_message(message: bytes, *, at_ms: UnixMillis, at_s: float) -> Event:
                 end_of_stream=request.response_headers.end_of_stream,
                 at_ms=at_ms,
                 at_s=at_s,
+                upstream=_attribute(request, UPSTREAM_ADDRESS),
             )
         case "response_body":
             body = request.response_body
@@ -71,6 +78,12 @@ def _headers(header_map: Any) -> Headers:
 def _namespace(request: Any, name: str) -> Fields | None:
     namespaces = request.metadata_context.filter_metadata
     return _plain_fields(namespaces[name]) if name in namespaces else None
+
+
+def _attribute(request: Any, name: str) -> str:
+    """One of response_attributes (mesh/base/engines.yaml); empty where Envoy knows none."""
+    attributes = request.attributes
+    return str(attributes[_FILTER].fields[name].string_value) if _FILTER in attributes else ""
 
 
 def _plain_fields(struct: Any) -> dict[str, object]:
@@ -112,6 +125,10 @@ def _unchanged(phase: Phase) -> bytes:
 def _written(reply: Reply) -> bytes:
     # Every message is filled where it stands: one given to a constructor would be copied, body and all.
     response = wire.ProcessingResponse()
+    if isinstance(reply, TakeTime):
+        # Envoy reads nothing else of such a message (ext_proc API, override_message_timeout).
+        response.override_message_timeout.FromMilliseconds(int(reply.at_most * 1000))
+        return bytes(response.SerializeToString())
     if isinstance(reply, ReplyNow):
         now = response.immediate_response
         now.status.code = reply.status

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
-
 from ext_proc.background import OPTIONAL_MAX, Background
 from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable
 from ext_proc.measures import Measures
 from ext_proc.notes import Notes
-from ext_proc.phases.settlement import ENGINE_REFUSED
+from ext_proc.resolver import Resolver, Retries, Unsettled
 from ext_proc.vocabulary import (
     AskCache,
+    AwaitTurn,
+    Behind,
     CacheAnswered,
+    Extend,
     HoldAnswered,
     Note,
     ObserveAdmission,
     ObserveAnswer,
     ObserveLookup,
+    ObserveWaste,
     Question,
     Reserve,
     Resolution,
-    Settle,
     Store,
+    TurnCame,
     Unawaited,
 )
-from gateway.budget.ledger import BudgetLedger, Granted, Refused, Resolved
+from ext_proc.waiting_room import WaitingRoom
+from gateway.budget.ledger import BudgetLedger, Granted, Refused
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.ids import HoldId
 from gateway.telemetry.log import EventLog
-
-RETRY_AFTER_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""When a settle or void is tried again: a ledger that restarts is back by then. Later, the sweep charges
-the hold in full and says so."""
 
 
 class Performer:
@@ -47,8 +46,11 @@ class Performer:
         background: Background,
         notes: Notes,
         log: EventLog,
+        unsettled: Unsettled | None = None,
+        room: WaitingRoom | None = None,
     ) -> None:
-        """``notes`` must be running."""
+        """``notes`` must be running. ``unsettled``: takes a settle or void that the ledger did not; tries in
+        memory, if none is given."""
         self._ledger = ledger
         self._cache = cache
         self._clock = clock
@@ -56,6 +58,9 @@ class Performer:
         self._notes = notes
         self._log = log
         self._measures = Measures(clock)
+        self._room = room or WaitingRoom(clock)
+        self._resolver = Resolver(ledger, self._measures, log)
+        self._unsettled = unsettled or Retries(self._resolver.carry_out, background, self._measures, log)
 
     # --- questions ---
 
@@ -75,21 +80,38 @@ class Performer:
         return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _reserve(self, question: Reserve) -> HoldAnswered:
-        answer: Granted | Refused | LedgerUnavailable
+        answer: Granted | Refused | Behind | LedgerUnavailable
+        request, priority = question.request, question.priority
+        account = None if priority is None else self._room.ahead(request, priority)
+        if account is not None:
+            return HoldAnswered(answer=Behind(account=account), at_ms=self._clock.unix_ms())
         try:
             with self._measures.ledger_call("reserve"):
-                answer = await self._ledger.reserve(question.request)
+                answer = await self._ledger.reserve(request)
         except LedgerUnavailable as error:
             answer = error
-        if isinstance(answer, Granted) and answer.policy_conflict:
-            self._measures.policy_conflict()
+        if isinstance(answer, Granted):
+            self._room.leave(request.hold, granted=True)
+            if answer.policy_conflict:
+                self._measures.policy_conflict()
         return HoldAnswered(answer=answer, at_ms=self._clock.unix_ms())
+
+    async def turn(self, wait: AwaitTurn) -> TurnCame:
+        """The event that answers ``wait``. To be cancelled when nobody waits any more; ``waits_no_more``
+        follows in any case."""
+        return await self._room.turn(wait)
+
+    def waits_no_more(self, hold: HoldId) -> None:
+        """The stream of ``hold`` is over: the next one's turn comes."""
+        self._room.leave(hold, granted=False)
 
     # --- deeds ---
 
     def do(self, deed: Unawaited) -> None:
         """What nobody waits for."""
         match deed:
+            case Extend():
+                self._background.offer("extend", lambda: self._extend(deed))
             case Store():
                 self._background.offer("store", lambda: self._store(deed), most=OPTIONAL_MAX)
             case Note():
@@ -100,43 +122,27 @@ class Performer:
                 self._measures.lookup(deed)
             case ObserveAnswer():
                 self._measures.answer(deed)
+            case ObserveWaste():
+                self._measures.waste(deed)
 
     async def resolve(self, deed: Resolution) -> None:
-        """Returns when the hold is resolved, or the first try has failed and others will follow. To be
-        run in Background: it goes on when its stream is cancelled."""
+        """Returns when the hold is resolved, or is left to what keeps the unsettled. To be run in Background:
+        it goes on when its stream is cancelled."""
         try:
-            await self._resolve_once(deed)
+            await self._resolver.carry_out(deed)
         except LedgerUnavailable:
-            self._background.offer(type(deed).__name__.lower(), lambda: self._resolve_later(deed))
-
-    async def _resolve_later(self, deed: Resolution) -> None:
-        for wait_s in RETRY_AFTER_S:
-            await asyncio.sleep(wait_s)
-            try:
-                await self._resolve_once(deed)
-            except LedgerUnavailable:
-                continue
-            return
-        self._measures.went_on_without("tap")
-        self._background.count_dropped(type(deed).__name__.lower())
-        self._log.error("hold.unresolved", org=deed.org, hold=deed.hold, verb=type(deed).__name__.lower())
-
-    async def _resolve_once(self, deed: Resolution) -> None:
-        """Raises LedgerUnavailable."""
-        resolved: Resolved
-        if isinstance(deed, Settle):
-            with self._measures.ledger_call("settle"):
-                resolved = await self._ledger.settle(
-                    deed.org, deed.hold, deed.used, unknown=deed.unknown, detail=deed.detail
-                )
+            self._unsettled.add(deed)
         else:
-            with self._measures.ledger_call("void"):
-                resolved = await self._ledger.void(deed.org, deed.hold, reason=deed.reason)
-        if resolved.first:
-            by_tap = isinstance(deed, Settle) or deed.reason == ENGINE_REFUSED
-            self._measures.resolved(resolved.outcome.value, by="tap" if by_tap else "admit")
-        if resolved.overdraft:
-            self._log.warning("hold.overdraft", org=deed.org, hold=deed.hold, tokens=resolved.overdraft)
+            self._room.released(deed.org)
+
+    async def _extend(self, deed: Extend) -> None:
+        try:
+            with self._measures.ledger_call("extend"):
+                await self._ledger.extend(deed.org, deed.hold, deed.ttl)
+        except LedgerUnavailable as error:
+            # The stream asks again; without it the hold is charged in full, and its settle corrects that.
+            self._background.count_dropped("extend")
+            self._log.debug("hold.not_extended", hold=deed.hold, reason=error.code)
 
     async def _store(self, deed: Store) -> None:
         answer = CachedAnswer(body=deed.answer, stored_at=self._clock.unix_ms())

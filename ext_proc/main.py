@@ -5,37 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ext_proc.background import Background
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.effects import Performer
+from ext_proc.measures import Measures
 from ext_proc.notes import Notes
 from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
+from ext_proc.resolver import Resolver
 from ext_proc.rules import AdmitRules
 from ext_proc.server import ExtProc
 from ext_proc.settings import ProcSettings, load_secrets
+from ext_proc.settle_spool import SettleSpool
+from ext_proc.stream import Machine
+from ext_proc.worker_ledger import WorkerLedger
 from gateway.budget import policy as budget_policy
-from gateway.budget.redis_ledger import RedisLedger
+from gateway.budget.ledger import BudgetLedger
+from gateway.budget.policy import LeasePolicy
 from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting, effective, load
 from gateway.config.watch import Watched
-from gateway.contract.clock import SystemClock
+from gateway.contract.clock import Clock, SystemClock
 from gateway.models import catalogue
 from gateway.sidecar import wire
 from gateway.sidecar.health import HealthBoard
 from gateway.sidecar.server import run, serve
 from gateway.telemetry import names
 from gateway.telemetry.log import logger, set_level
-from gateway.telemetry.metrics import counter
+from gateway.telemetry.metrics import child, counter
 
 T = TypeVar("T")
 log = logger("ext_proc")
 SETTLE_UP_S: Final = 5.0
-"""After the drain of streams: what they left behind may take so long (effects.RETRY_AFTER_S is longer;
-a hold that is not settled by then expires in full)."""
+"""After the drain of streams: what they left behind may take so long. What the ledger does not take is in the
+spool by then."""
 
 
 def _watched(file: Path, read: Callable[[Path], T]) -> Watched[T]:
@@ -52,48 +58,76 @@ def _watched(file: Path, read: Callable[[Path], T]) -> Watched[T]:
     return Watched(lambda: read(file), (file,), on_change=changed, on_refusal=refused)
 
 
-def _stores(settings: ProcSettings, seal_key: bytes) -> tuple[RedisLedger, RedisStore]:
+def _stores(
+    settings: ProcSettings, clock: Clock, seal_key: bytes, leases: Callable[[], LeasePolicy]
+) -> tuple[WorkerLedger, RedisStore]:
     """Raises BadSetting."""
+    if settings.ledger_replicas < 0:
+        raise BadSetting(f"TIDEGATE_LEDGER_REPLICAS: must be 0 or more, got {settings.ledger_replicas}")
     try:
-        return RedisLedger.connect(settings.ledger_url), RedisStore.connect(
-            settings.cache_url, Sealer(seal_key)
-        )
+        ledger = WorkerLedger(settings.ledger_url, clock, leases, log, replicas=settings.ledger_replicas)
+        return ledger, RedisStore.connect(settings.cache_url, Sealer(seal_key))
     except ValueError as error:
         raise BadSetting(f"TIDEGATE_LEDGER_URL, TIDEGATE_CACHE_URL: {error}") from error
 
 
-async def main() -> None:
-    """Serve until SIGTERM or SIGINT. Raises BadSetting, PolicyError."""
+def _spool(settings: ProcSettings, ledger: BudgetLedger, clock: Clock) -> SettleSpool:
+    spooled = counter(names.SETTLES_SPOOLED, "Settles and voids that the ledger did not take", ["result"])
+    resolver = Resolver(ledger, Measures(clock), log)
+    return SettleSpool(
+        settings.spool, resolver.carry_out, log, count=lambda result: child(spooled, result).inc()
+    )
+
+
+async def main(
+    *,
+    wrap_ledger: Callable[[BudgetLedger], BudgetLedger] = lambda ledger: ledger,
+    wrap_machine: Callable[[Machine[Any]], Machine[Any]] = lambda machine: machine,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BadSetting, PolicyError.
+
+    The two seams are for drills, which put crash points and planted bugs around the product:
+    ``wrap_ledger`` around all that a worker asks of its ledger, ``wrap_machine`` around each machine.
+    """
     settings = load(ProcSettings)
     set_level(settings.log_level)
     log.info("proc.start", **effective(settings))
     clock, secrets = SystemClock(), load_secrets(settings.secrets_dir)
     models = _watched(settings.policy_dir / catalogue.FILE, catalogue.load_catalogue)
     budgets = _watched(settings.policy_dir / budget_policy.FILE, budget_policy.load_budget_policy)
-    ledger, cache = _stores(settings, secrets.entry_key())
+    ledgers, cache = _stores(settings, clock, secrets.entry_key(), lambda: budgets.current.leases)
+    ledger = wrap_ledger(ledgers.top)
     background = Background(log)
-    notes = Notes(ledger, background, log)
-    performer = Performer(ledger, cache, clock, background=background, notes=notes, log=log)
+    notes, spool = Notes(ledger, background, log), _spool(settings, ledger, clock)
+    performer = Performer(ledger, cache, clock, background=background, notes=notes, log=log, unsettled=spool)
 
-    def admit() -> Admit:
-        return Admit(AdmitRules(catalogue=models.current, budgets=budgets.current, secrets=secrets))
+    def admit() -> Machine[Any]:
+        return wrap_machine(
+            Admit(AdmitRules(catalogue=models.current, budgets=budgets.current, secrets=secrets))
+        )
 
-    filters = ExtProc({"admit": admit, "tap": lambda: Tap(keeps_headers=True)}, performer, background, clock)
+    def tap() -> Machine[Any]:
+        return wrap_machine(Tap(keeps_headers=True))
+
+    filters = ExtProc({"admit": admit, "tap": tap}, performer, background, clock)
     async with asyncio.TaskGroup() as tasks:
-        watching = [tasks.create_task(models.run()), tasks.create_task(budgets.run())]
+        running = [
+            tasks.create_task(work.run()) for work in (models, budgets, ledgers, spool, filters.lateness)
+        ]
         writing = tasks.create_task(notes.run())
         # No dependency decides over health: without the ledger this worker still answers, with a proper
         # 503, and the tap must see the streams that are under way.
         await serve(settings.listen, {}, {wire.EXT_PROC_PROCESS: filters.process}, HealthBoard(), log=log)
-        for task in watching:
-            task.cancel()
         cut = await background.drain(SETTLE_UP_S)
         if cut:
             log.warning("proc.cut", tasks=cut)
         await notes.close()
         await asyncio.wait((writing,), timeout=SETTLE_UP_S)
-        writing.cancel()
-    await ledger.aclose()
+        for task in (writing, *running):
+            task.cancel()
+    await ledgers.leave()
+    await spool.close()
+    await ledgers.aclose()
     await cache.aclose()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ext_proc.vocabulary import ObserveAdmission, ObserveAnswer, ObserveLookup
+from ext_proc.vocabulary import ObserveAdmission, ObserveAnswer, ObserveLookup, ObserveWaste
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.telemetry import names
@@ -34,6 +34,7 @@ class Measures:
         self._duration = histogram(names.OPERATION_DURATION, "From admission to the answer's end", [_MODEL])
         self._first = histogram(names.TIME_TO_FIRST_TOKEN, "From admission to the first content", [_MODEL])
         self._each = histogram(names.TIME_PER_OUTPUT_TOKEN, "Between output tokens", [_MODEL])
+        self._wasted = counter(names.WASTED_TOKENS, "Tokens charged to nobody", [_MODEL, "cause"])
         self._finishes = counter(names.FINISH_REASONS, "How answers ended", [_MODEL, "reason"])
 
     def admission(self, seen: ObserveAdmission) -> None:
@@ -62,6 +63,10 @@ class Measures:
         ):
             if seconds is not None:
                 child(metric, model).observe(max(0.0, seconds))
+
+    def waste(self, seen: ObserveWaste) -> None:
+        """Tokens that nobody is charged for."""
+        child(self._wasted, seen.model, seen.cause).inc(seen.tokens)
 
     def stored(self, result: str) -> None:
         """``stored``, ``unavailable`` or ``too_large``."""

@@ -2,8 +2,10 @@
 made true to OpenAI's reference on the way (gateway/openai/mending.py).
 
 Pure: bytes and times in, bytes to forward and a Charge out. The charged amount is the last cumulative
-usage seen (design D5); a stream that is cut is charged what it had reported, an answer that reported
-nothing costs the whole hold and is flagged. A meter never raises on an engine's bytes.
+usage seen (design D5), never more than was held: a stream that is cut is charged what it had reported, an
+answer without a report that can be true what it showed, by estimate and flagged, and one of which nothing
+was seen the whole hold. A stream whose engine goes on past max_tokens is given its end here; what the
+engine still says is only counted. A meter never raises on an engine's bytes.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from ext_proc.charge import NOTHING, Charge
+from ext_proc.charge import ABOVE, Bounds, Charge, Ended
+from ext_proc.costing import charge_of, wasted_of
+from ext_proc.limit_end import limit_end, show_charged
 from ext_proc.reading import Reading
 from ext_proc.usage import UsageSeen
-from gateway.contract.admission import AdmissionRecord
+from gateway.budget.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answer_parts import Aborted, NotAnAnswer, mend_usage
-from gateway.openai.answers import error_frame, read_json, show_usage, write_json
+from gateway.openai.answers import Usage, choices_of, error_frame, index_of, read_json, show_usage, write_json
 from gateway.openai.assembly import Assembler
 from gateway.openai.engine_errors import frame_error, not_an_answer, stopped
 from gateway.openai.error_body import error_body
@@ -29,17 +33,6 @@ from gateway.openai.terms import Endpoint
 from gateway.path import RESPONSE_BYTES_MAX
 
 _STORABLE: Final = frozenset({"stop", "tool_calls", "function_call"})
-
-
-class Ended(StrEnum):
-    """How the answer ended."""
-
-    OPEN = "open"
-    COMPLETE = "complete"
-    CUT = "cut"
-    """The client left, or the engine stopped in the middle."""
-    ERROR = "error"
-    """The engine reported an error inside a 200, gave up, or said something that is no answer."""
 
 
 class _Form(StrEnum):
@@ -69,7 +62,7 @@ class Meter:
         content_type: str,
         endpoint: str,
         mender: Mender,
-        choices: int,
+        bounds: Bounds,
         stream: bool,
         usage_asked: bool,
         continuous_usage_asked: bool,
@@ -90,16 +83,22 @@ class Meter:
         self._continuous_asked = continuous_usage_asked
         self._content_length = content_length
         self._storable = _STORABLE | ({"length"} if length_is_complete else frozenset())
-        self._keep_answer = keep_answer
         self._free = endpoint == Endpoint.TOKENIZE.value
         self._produces = endpoint in (Endpoint.CHAT.value, Endpoint.COMPLETIONS.value)
-        self._choices = choices
+        self._bounds = bounds
+        self._charged: Charge | None = None
+        """Once the stream was cut at its limit: what follows changes it no more."""
         self._received = 0
         self._body = bytearray()
         self._mended: bytes | None = None
         self._parser = SseParser()
         self._assembler: Assembler | None = Assembler() if keep_answer else None
-        seen = UsageSeen(one_prompt=endpoint != Endpoint.COMPLETIONS.value or choices == 1, most=usage_max)
+        seen = UsageSeen(
+            one_prompt=endpoint != Endpoint.COMPLETIONS.value or bounds.choices == 1,
+            most=usage_max,
+            limit=bounds.completion,
+            choices=bounds.choices,
+        )
         self.reading: Final = Reading(seen, started_s=started_s, produces=self._produces)
         self._shown = False
         """Whether an event of the answer has been forwarded."""
@@ -115,7 +114,7 @@ class Meter:
     def for_record(
         cls, record: AdmissionRecord, *, content_type: str, content_length: int | None, started_s: float
     ) -> Meter:
-        """A meter with what admit wrote down for this request."""
+        """A meter with what admit wrote down for this request. Raises ValueError for what it cannot have."""
         mender = Mender(
             endpoint=record.endpoint,
             request_id=record.request_id,
@@ -127,7 +126,7 @@ class Meter:
             content_type=content_type,
             endpoint=record.endpoint,
             mender=mender,
-            choices=record.choices,
+            bounds=Bounds.of(record),
             stream=record.stream,
             usage_asked=record.usage_asked,
             continuous_usage_asked=record.continuous_usage_asked,
@@ -184,10 +183,10 @@ class Meter:
             return Step(forward=b"", ends=True)
         return self._nothing_read(at_s) if self._form is _Form.OPAQUE else self._close_json(at_s)
 
-    def cut(self, *, at_s: float) -> None:
-        """The client or the engine is gone; nothing more will come or can be sent."""
+    def cut(self, *, at_s: float, how: Ended = Ended.CUT) -> None:
+        """The client or the engine is gone (or we are: LOST); nothing more will come or can be sent."""
         if self.ended is Ended.OPEN:
-            self._close(Ended.CUT, at_s)
+            self._close(how, at_s)
 
     def _close(self, how: Ended, at_s: float) -> None:
         self.ended = Ended.ERROR if self.error is not None else how
@@ -208,10 +207,17 @@ class Meter:
         self.reading.whole(answer, at_s=at_s)
         self.error = self._mend(answer)
         if self.error is None:
+            self._cap(answer)
             self._mended = write_json(answer)
             self.error = None if self._mended is not None else not_an_answer()
         self._close(Ended.COMPLETE, at_s)
         return Step(forward=self._mended or b"", ends=True, failed=self.error)
+
+    def _cap(self, answer: dict[str, Any]) -> None:
+        """The client is told what it pays; content past the limit goes on: only a tokenizer could cut it."""
+        charge = self.charge()
+        if not ABOVE.isdisjoint(charge.detail["flags"].split(",")):
+            show_charged(answer, charge.usage)
 
     def _mend(self, answer: dict[str, Any]) -> GatewayError | None:
         """What the answer is instead of an answer, if it is none."""
@@ -245,6 +251,8 @@ class Meter:
     def _event(self, event: SseEvent, at_s: float) -> bytes:
         """The event as the client sees it. After an error nothing is shown any more but its end, and the
         usage, which SGLang sends after it, is still read; after the end nothing."""
+        if self.ended is Ended.LIMIT:
+            self._count(event, at_s)
         if self.ended is not Ended.OPEN:
             return b""
         if event.data is None and not event.oversized:
@@ -264,7 +272,40 @@ class Meter:
         if "error" not in chunk:
             self.reading.chunk(chunk, at_s=at_s)
         error = self._mend(chunk)
-        return self._shown_chunk(chunk) if error is None else self._fail(error)
+        if error is not None:
+            return self._fail(error)
+        if self.reading.seen.over_limit:
+            return self._end_at_limit(chunk, at_s)
+        return self._shown_chunk(chunk)
+
+    def _count(self, event: SseEvent, at_s: float) -> None:
+        """What an engine says after its end has been written for it."""
+        chunk = None if event.data is None else read_json(event.data)
+        if chunk is not None and "error" not in chunk:
+            self.reading.chunk(chunk, at_s=at_s)
+
+    def _end_at_limit(self, chunk: dict[str, Any], at_s: float) -> bytes:
+        """``chunk`` went past max_tokens: the end in its place, or after it if a part of it is paid."""
+        finishes, shown = self.reading.finishes, b""
+        if self.reading.seen.crossing:
+            shown = self._shown_chunk(chunk)
+        else:
+            for choice in choices_of(chunk):
+                finishes.pop(index_of(choice), None)
+        open_choices = [index for index in range(self._bounds.choices) if index not in finishes]
+        finishes |= dict.fromkeys(open_choices, "length")
+        self._close(Ended.LIMIT, at_s)
+        charge = self._charged = self._charge()
+        self._shown = True
+        return shown + limit_end(
+            self._mender,
+            self.reading.seen,
+            endpoint=self._endpoint,
+            open_choices=open_choices,
+            charged=None if charge.unknown else charge.usage,
+            usage_asked=self._usage_asked,
+            continuous_usage_asked=self._continuous_asked,
+        )
 
     def _shown_chunk(self, chunk: dict[str, Any]) -> bytes:
         if self._assembler is not None:
@@ -316,51 +357,31 @@ class Meter:
 
     def charge(self) -> Charge:
         """What this attempt is to be charged, as far as is known now."""
-        seen = self.reading.seen
-        usage = NOTHING if self._free else seen.usage
-        aborted = self.reading.finish_reason == "abort"
-        if (
-            usage is not None
-            and not usage.total
-            and self.reading.content_seen
-            and not (aborted or self._free)
-        ):
-            seen.flags.add("usage_invalid")  # an answer, of nothing and from nothing
-            usage = None
-        flags = set(seen.flags)
-        nothing_made = self.error is not None and not self.reading.content_seen
-        unknown = usage is None and not nothing_made
-        exact = self.ended is Ended.COMPLETE and (seen.is_final or self._free)
-        estimated = not unknown and not nothing_made and (not exact or bool(flags))
-        if usage is None:
-            flags.add("usage_missing")
-        if self.unmended:
-            flags.add("answer_too_large")
-        if estimated:
-            flags.add("estimated")
-        if self.error is not None:
-            flags.add(f"error:{self.error.code}")
-        return Charge.of(
-            usage or NOTHING,
-            unknown=unknown,
-            estimated=estimated,
-            finish_reason=self.reading.finish_reason,
-            ended=self.ended.value,
-            flags=flags,
+        return self._charged or self._charge()
+
+    def _charge(self) -> Charge:
+        ended, error = self.ended, self.error
+        return charge_of(
+            self.reading, self._bounds, ended=ended, error=error, free=self._free, too_large=self.unmended
         )
+
+    @property
+    def wasted(self) -> Usage:
+        """What the engine is known to have spent that nobody is charged for."""
+        return wasted_of(self.reading, self.charge(), free=self._free)
 
     def answer(self) -> bytes | None:
         """The completion to store, mended: whole, successful, not truncated, with exact usage; else None.
         A stream's is assembled."""
         seen, finishes = self.reading.seen, self.reading.finishes
-        if self.ended is not Ended.COMPLETE or not seen.is_final or seen.flags:
+        if self.ended is not Ended.COMPLETE or not seen.is_final or self.charge().detail["flags"]:
             return None
         if self._produces and not (
-            len(finishes) == self._choices and set(finishes.values()) <= self._storable
+            len(finishes) == self._bounds.choices and set(finishes.values()) <= self._storable
         ):
             return None
         if self._form is _Form.JSON:
-            return self._mended if self._keep_answer else None
+            return self._mended
         completion = self._assembler.completion() if self._assembler is not None else None
         if completion is None:
             return None

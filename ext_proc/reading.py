@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ext_proc.usage import UsageSeen
-from gateway.openai.answers import choices_of, finish_of, has_content, index_of
+from ext_proc.usage import UsageSeen, parts_of
+from gateway.openai.answers import choices_of, error_frame, finish_of, index_of
 
 
 class Reading:
@@ -17,6 +17,8 @@ class Reading:
         self.seen = seen
         self.finishes: dict[int, str] = {}
         """By choice."""
+        self.begun = False
+        """Something of an answer was read, be it without content."""
         self.content_seen = False
         self._produces = produces
         self._started_s = started_s
@@ -27,24 +29,30 @@ class Reading:
     def chunk(self, chunk: dict[str, Any], *, at_s: float) -> None:
         """A chunk of a stream."""
         self._streamed = True
-        self.seen.chunk(chunk)
-        self._finishes_of(chunk)
-        if has_content(chunk):
+        choices = choices_of(chunk)
+        parts = parts_of(choices)
+        self.seen.chunk(chunk, parts)
+        if not parts:
+            return
+        self.begun = True
+        for choice in choices:
+            if reason := finish_of(choice):
+                self.finishes[index_of(choice)] = reason
+        if any(characters for _, characters in parts):
             self.content_seen = True
             self._first_s = at_s if self._first_s is None else self._first_s
             self._last_s = at_s
 
     def whole(self, answer: dict[str, Any], *, at_s: float) -> None:
         """A whole answer, which came at ``at_s``."""
-        self.seen.final(answer)
-        self._finishes_of(answer)
-        self.content_seen = bool(self.finishes) or not self._produces
-        self._first_s = at_s
-
-    def _finishes_of(self, answer: dict[str, Any]) -> None:
-        for choice in choices_of(answer):
+        choices = choices_of(answer)
+        self.seen.whole(answer, parts_of(choices))
+        for choice in choices:
             if reason := finish_of(choice):
                 self.finishes[index_of(choice)] = reason
+        self.content_seen = bool(self.finishes) if self._produces else error_frame(answer) is None
+        self.begun = self.content_seen or bool(choices)
+        self._first_s = at_s
 
     @property
     def finish_reason(self) -> str:

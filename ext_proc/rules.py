@@ -29,6 +29,10 @@ class Secrets:
         """Stands for the client's own end user; empty for none."""
         return self._pseudonym("end_user", principal.org, end_user) if end_user else ""
 
+    def workflow_pseudonym(self, principal: Principal, workflow: str) -> str:
+        """Stands for a workflow or session that the policy does not name."""
+        return self._pseudonym("workflow", principal.org, workflow)
+
     def _pseudonym(self, *parts: str) -> str:
         return hmac_hex(self.pseudonym, *parts)[:_PSEUDONYM_CHARS]
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 from ext_proc.background import Background
 from ext_proc.codec import read_message, write_reply
 from ext_proc.effects import Performer
+from ext_proc.lateness import Lateness
 from ext_proc.stream import Machine
 from ext_proc.vocabulary import (
     AskCache,
     AwaitOpening,
+    AwaitTurn,
     CacheAnswered,
     CloseStream,
     Continue,
@@ -31,10 +34,13 @@ from ext_proc.vocabulary import (
     ReplyNow,
     Reserve,
     Settle,
+    TakeTime,
+    TurnCame,
     Void,
 )
 from gateway.contract.clock import Clock
 from gateway.contract.headers import FILTER_ROLE
+from gateway.contract.ids import HoldId
 
 Answer = CacheAnswered | HoldAnswered
 _NO_MORE: Final = object()
@@ -42,6 +48,10 @@ _NO_MORE: Final = object()
 
 class Undecided(Exception):
     """The peer ended its stream before a decision. Raised, because a clean end would be an allow."""
+
+
+class PeerLeft(Exception):
+    """The peer ended its stream, or broke the order, while it was owed an answer. The stream is over."""
 
 
 class UnknownRole(Exception):
@@ -70,6 +80,12 @@ class Inbox:
             message = await reading
         return message if isinstance(message, bytes) else None
 
+    async def ended(self) -> None:
+        """Returns when the peer says anything more: it has gone, or does what it must not do now."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        await asyncio.wait((self._reading,))
+
     async def _read(self) -> object:
         # As a task this must not end with StopAsyncIteration's kin.
         return await anext(self._requests, _NO_MORE)
@@ -84,7 +100,12 @@ class Conversation:
     """One stream."""
 
     def __init__(
-        self, machine: Machine[Any], performer: Performer, background: Background, clock: Clock
+        self,
+        machine: Machine[Any],
+        performer: Performer,
+        background: Background,
+        clock: Clock,
+        lateness: Lateness,
     ) -> None:
         """``machine`` is this stream's own."""
         self._machine = machine
@@ -95,14 +116,20 @@ class Conversation:
         self._overdue_at_s: float | None = None
         """When a machine that has kept a reply back is told that the time is over."""
         self._closing = False
+        self._lateness = lateness
+        self._heard_s = (clock.monotonic_s(),) * 2
+        """When the message before the last one was taken up, and the last."""
+        self._waiting: HoldId | None = None
+        """Of a machine that has waited for its turn."""
 
     async def run(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Replies to ``requests``. Raises Undecided, OutOfOrder, wire.DecodeError."""
         inbox = Inbox(requests)
         try:
             while (event := await self._next_event(inbox)) is not None:
-                for reply in await self._replies(event):
-                    yield reply
+                async with aclosing(self._replies(event, inbox)) as replies:
+                    async for reply in replies:
+                        yield reply
                 if self._closing:
                     return
             if not self._machine.decided:
@@ -121,18 +148,25 @@ class Conversation:
             return OpeningOverdue()
         if message is None:
             return None
-        return read_message(message, at_ms=self._clock.unix_ms(), at_s=self._clock.monotonic_s())
+        self._heard_s = (self._heard_s[1], self._clock.monotonic_s())
+        return read_message(message, at_ms=self._clock.unix_ms(), at_s=self._heard_s[1])
 
-    async def _replies(self, event: Event) -> list[bytes]:
-        """Carry out what follows from ``event``, in order, answers to questions included."""
+    async def _replies(self, event: Event, inbox: Inbox) -> AsyncGenerator[bytes, None]:
+        """Carry out what follows from ``event``, in order, answers to questions included. Replies go out when
+        all is done, or before the machine waits for its turn. Raises PeerLeft."""
         replies: list[bytes] = []
         todo: deque[Effect] = deque(self._machine.receive(event))
         while todo:
             match todo.popleft():
-                case Continue() | ReplyNow() as reply:
+                case Continue() | ReplyNow() | TakeTime() as reply:
                     replies.append(write_reply(reply))
                 case AskCache() | Reserve() as question:
                     todo.extend(self._machine.receive(await self._answer(question)))
+                case AwaitTurn() as wait:
+                    for written in replies:
+                        yield written
+                    replies.clear()
+                    todo.extend(self._machine.receive(await self._turn(wait, inbox)))
                 case AwaitOpening(at_most=seconds):
                     self._overdue_at_s = self._clock.monotonic_s() + seconds
                 case CloseStream():
@@ -145,7 +179,22 @@ class Conversation:
                     self._performer.do(deed)
         if replies:
             self._overdue_at_s = None
-        return replies
+        for written in replies:
+            yield written
+
+    async def _turn(self, wait: AwaitTurn, inbox: Inbox) -> TurnCame:
+        """Not in the background: a wait ends with its stream. Raises PeerLeft."""
+        self._waiting = wait.hold
+        turn = asyncio.ensure_future(self._performer.turn(wait))
+        ended = asyncio.ensure_future(inbox.ended())
+        try:
+            await asyncio.wait((turn, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise PeerLeft
+            return turn.result()
+        finally:
+            for task in (turn, ended):
+                task.cancel()
 
     async def _answer(self, question: Question) -> Answer:
         asking = self._asking = self._background.start("question", self._performer.ask(question))
@@ -157,7 +206,10 @@ class Conversation:
 
     def _leave(self) -> None:
         """The stream is over: tell the machine, and do what it owes without the stream's task."""
-        owed = self._machine.receive(PeerGone(at_s=self._clock.monotonic_s()))
+        if self._waiting is not None:
+            self._performer.waits_no_more(self._waiting)
+        late_s = self._lateness.worst_since(self._heard_s[0])
+        owed = self._machine.receive(PeerGone(at_s=self._clock.monotonic_s(), late_s=late_s))
         if owed or self._asking is not None:
             self._background.start("leave", self._settle_up(owed, self._asking))
 
@@ -167,8 +219,10 @@ class Conversation:
             todo.extend(self._machine.receive(await asking))
         while todo:
             match todo.popleft():
-                case Continue() | ReplyNow() | AskCache() | Reserve() | AwaitOpening() | CloseStream():
+                case Continue() | ReplyNow() | TakeTime() | AskCache() | Reserve():
                     continue  # nobody is left to be answered
+                case AwaitTurn() | AwaitOpening() | CloseStream():
+                    continue
                 case Settle() | Void() as resolution:
                     await self._performer.resolve(resolution)
                 case deed:
@@ -185,8 +239,9 @@ class ExtProc:
         background: Background,
         clock: Clock,
     ) -> None:
-        """``machines``: what a filter's role (``admit``, ``tap``) starts with."""
+        """``machines``: what a filter's role (``admit``, ``tap``) starts with. ``lateness`` is to be run."""
         self._machines = machines
+        self.lateness = Lateness(clock)
         self._performer = performer
         self._background = background
         self._clock = clock
@@ -198,7 +253,7 @@ class ExtProc:
         make = self._machines.get(metadata.get(FILTER_ROLE, ""))
         if make is None:
             raise UnknownRole(FILTER_ROLE)
-        conversation = Conversation(make(), self._performer, self._background, self._clock)
+        conversation = Conversation(make(), self._performer, self._background, self._clock, self.lateness)
         replies = conversation.run(requests)
         try:
             async for reply in replies:

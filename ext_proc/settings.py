@@ -21,8 +21,21 @@ class ProcSettings:
     secrets_dir: Path = setting("SECRETS_DIR", "directory with pseudonym.key and cache_salt.key")
     ledger_url: str = setting("LEDGER_URL", "ledger Valkey: unix:///path or redis://host:port/0")
     cache_url: str = setting("CACHE_URL", "cache Valkey: unix:///path or redis://host:port/0")
+    ledger_replicas: int = setting(
+        "LEDGER_REPLICAS", "replicas that must have a settle before it is believed", default=0
+    )
+    spool_dir: str = setting(
+        "SPOOL_DIR",
+        "directory for settles the ledger did not take; empty: beside the socket",
+        default="",
+    )
     region: str = setting("REGION", "name of this region", default="local")
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")
+
+    @property
+    def spool(self) -> Path:
+        """Where settles are kept; made when it is needed."""
+        return Path(self.spool_dir) if self.spool_dir else self.listen.parent / "spool"
 
 
 def load_secrets(directory: Path) -> Secrets:

@@ -13,10 +13,11 @@ from enum import Enum
 from typing import TypeAlias
 
 from ext_proc.cache.store import Lookup
-from gateway.budget.ledger import Granted, HoldRequest, Refused
+from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused
+from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
-from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import Seconds, Tokens, UnixMillis
+from gateway.contract.ids import AccountId, HoldId, OrgId
+from gateway.contract.units import Millis, Seconds, Tokens, UnixMillis
 
 Headers: TypeAlias = Mapping[str, str]
 """Lower-case names; a header that stands twice is joined by a comma, as HTTP joins it."""
@@ -63,13 +64,15 @@ class RequestBodyArrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseHeadersArrived:
-    """``record`` is what admit wrote; None when it wrote nothing (a mirror, an operator's request)."""
+    """``record`` is what admit wrote; None when it wrote nothing (a mirror, an operator's request).
+    ``upstream``: ``address:port`` of the engine that answers, empty where Envoy does not say."""
 
     headers: Headers
     record: Fields | None
     end_of_stream: bool
     at_ms: UnixMillis
     at_s: float
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +93,26 @@ class CacheAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldAnswered:
-    """Answer to Reserve."""
+class Behind:
+    """The ledger was not asked: others wait for ``account``, and this request does not come before them."""
 
-    answer: Granted | Refused | LedgerUnavailable
+    account: AccountId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldAnswered:
+    """Answer to Reserve; Behind only where the request may wait."""
+
+    answer: Granted | Refused | Behind | LedgerUnavailable
     at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnCame:
+    """Answer to AwaitTurn. ``left``: of the time it may wait; 0 when that is over, or when no place was left
+    to wait in: there is no turn then."""
+
+    left: Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +125,8 @@ class PeerGone:
     """Nothing more will come from Envoy, and nothing can be sent."""
 
     at_s: float
+    late_s: float = 0.0
+    """How far this worker was behind, at worst, since the last message but one."""
 
 
 Event: TypeAlias = (
@@ -116,6 +136,7 @@ Event: TypeAlias = (
     | ResponseBodyArrived
     | CacheAnswered
     | HoldAnswered
+    | TurnCame
     | OpeningOverdue
     | PeerGone
 )
@@ -148,6 +169,13 @@ class ReplyNow:
     metadata: Mapping[str, Texts] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeTime:
+    """No decision yet: Envoy is to wait ``at_most`` for it, from now. Once for one message of Envoy."""
+
+    at_most: Seconds
+
+
 # --- effects: questions, each answered by one event ---
 
 
@@ -161,9 +189,24 @@ class AskCache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """Answered by HoldAnswered."""
+    """Answered by HoldAnswered. ``priority``: of a request that may wait; None for one that neither waits nor
+    lets others go before it."""
 
     request: HoldRequest
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitTurn:
+    """Wait in the line of ``account``; answered by TurnCame. ``pause``: after which the first of the line is
+    to try again, even if nothing was released. ``at_most``: over all waits of the hold."""
+
+    org: OrgId
+    hold: HoldId
+    account: AccountId
+    priority: int
+    pause: Seconds
+    at_most: Seconds
 
 
 # --- effects: deeds, done in order and before the replies of the same step ---
@@ -171,13 +214,14 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """Post what a hold has cost."""
+    """Post what a hold has cost. ``draw``: should it have been granted out of a worker's lease."""
 
     org: OrgId
     hold: HoldId
-    used: Tokens
+    used: Amounts
     unknown: bool
     detail: Mapping[str, str]
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +231,16 @@ class Void:
     org: OrgId
     hold: HoldId
     reason: str
+    draw: Draw | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """Let a hold expire no sooner than ``ttl`` from now; nobody waits for it."""
+
+    org: OrgId
+    hold: HoldId
+    ttl: Millis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +296,15 @@ class ObserveAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveWaste:
+    """Metrics: tokens that an engine spent and nobody is charged for; ``cause``: failed, over_limit."""
+
+    model: str
+    cause: str
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitOpening:
     """No reply yet: wait so long for the next message, then OpeningOverdue."""
 
@@ -253,9 +316,9 @@ class CloseStream:
     """The last reply has been given: end the stream cleanly."""
 
 
-Reply: TypeAlias = Continue | ReplyNow
+Reply: TypeAlias = Continue | ReplyNow | TakeTime
 Question: TypeAlias = AskCache | Reserve
 Resolution: TypeAlias = Settle | Void
-Unawaited: TypeAlias = Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer
+Unawaited: TypeAlias = Extend | Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer | ObserveWaste
 Deed: TypeAlias = Resolution | Unawaited
-Effect: TypeAlias = Reply | Question | Deed | AwaitOpening | CloseStream
+Effect: TypeAlias = Reply | Question | AwaitTurn | Deed | AwaitOpening | CloseStream

@@ -45,7 +45,18 @@ HOPS: Final = (
         on_failure=OnFailure.CLOSED,
         meaning="503 admission_unavailable",
     ),
-    Hop(name="ledger", deadline=Millis(250), on_failure=OnFailure.CLOSED, meaning="503 budget_unavailable"),
+    Hop(
+        name="reserve",
+        deadline=Millis(50),
+        on_failure=OnFailure.CLOSED,
+        meaning="503 budget_unavailable, unless the worker holds a lease that pays",
+    ),
+    Hop(
+        name="ledger",
+        deadline=Millis(250),
+        on_failure=OnFailure.CLOSED,
+        meaning="any other call; settles and voids are kept on disk and delivered later",
+    ),
     Hop(name="cache", deadline=Millis(25), on_failure=OnFailure.OPEN, meaning="a miss, counted"),
     Hop(name="gate.admission", deadline=Millis(0), on_failure=OnFailure.CLOSED, meaning="503, no decision"),
     Hop(

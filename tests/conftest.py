@@ -1,4 +1,5 @@
-"""For every tier: what a test prints, and the logs it leaves, hold none of the secrets that it sends."""
+"""For every tier: what a test prints, and the logs it leaves, hold none of the secrets that it sends. And the
+real SGLang is installed and loaded while the tests before its own run."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.harness import canary
+from tests.harness.engines import Engine
+from tests.harness.sglang import Sglangs
 
 _LOGS = ("*.log", "*.jsonl", "log", "stdout", "stderr")
 
@@ -25,6 +28,61 @@ def secrets_stay_out_of_logs(request: pytest.FixtureRequest) -> Iterator[None]:
     left = [path for pattern in _LOGS for path in directory.rglob(pattern) if path.is_file()]
     found = [f"{word} in {path}" for path in left for word in canary.found_in(path.read_bytes())]
     assert found == [], "secrets were written down"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that ends a real SGLang comes behind all others that ask it, also those of other folders."""
+    for ending in [item for item in items if _ends_it(item)]:
+        last = max(place for place, item in enumerate(items) if _kind(item) == _kind(ending))
+        items.insert(last, items.pop(items.index(ending)))
+
+
+def _ends_it(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("real_sglang")
+    return marker is not None and bool(marker.kwargs.get("ends"))
+
+
+def _kind(item: pytest.Item) -> str | None:
+    """Of the real SGLang that the test asks."""
+    marker = item.get_closest_marker("real_sglang")
+    return None if marker is None else str(marker.args[0])
+
+
+_SGLANGS = pytest.StashKey[Sglangs]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sglangs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sglangs]:
+    """The engines of the tests that are marked; the first is begun before the first test of all."""
+    kinds = dict.fromkeys(kind for item in request.session.items if (kind := _kind(item)) is not None)
+    engines = Sglangs(tmp_path_factory.mktemp("sglang"), list(kinds))
+    request.config.stash[_SGLANGS] = engines
+    engines.begin_next()
+    yield engines
+    engines.close()
+
+
+@pytest.fixture(scope="session")
+def limited_sglang(sglangs: Sglangs) -> Engine:
+    """The real SGLang with the limits that inference/cases counts on."""
+    return sglangs.ready("limited")
+
+
+@pytest.fixture(scope="session")
+def plain_sglang(sglangs: Sglangs) -> Engine:
+    """The real SGLang as ``tidegate up`` starts it."""
+    return sglangs.ready("plain")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Ends a real SGLang after its last test, and so begins the next."""
+    yield
+    items = item.session.items
+    kind = _kind(item)
+    if kind is not None and kind not in map(_kind, items[items.index(item) + 1 :]):
+        item.config.stash[_SGLANGS].done(kind)
 
 
 @pytest.hookimpl(wrapper=True)

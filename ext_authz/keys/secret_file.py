@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from gateway.config.document import PolicyError, Problem
 from gateway.config.watch import Watched
+from gateway.keys.key_file import FILE_BYTES_MAX
 from gateway.telemetry import names
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import counter
 
 T = TypeVar("T")
-FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""About 200,000 API keys."""
 _log = logger("ext_authz")
 
 

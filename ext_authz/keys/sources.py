@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 from ext_authz.decision import KeysUnavailable
-from ext_authz.keys.api_keys import ApiKeys, parse_api_keys
 from ext_authz.keys.fetch import Fetch, fetch
 from ext_authz.keys.jwks import FileKeys, IssuerKeys, UrlKeys
 from ext_authz.keys.secret_file import SecretFile
 from ext_authz.policy import AuthPolicy, Issuer, JwksSource
 from gateway.contract.clock import Clock
+from gateway.keys.api_key import ApiKeys, parse_api_keys
 
 
 class Sources:

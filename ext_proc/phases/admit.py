@@ -1,7 +1,8 @@
 """The admit filter: may this request go on, how much may it use, do we know the answer already?
 
     REQUEST_HEADERS -> REQUEST_BODY -> CACHE_ANSWER -> HOLD_ANSWER -> DECIDED
-                                   \\______________/
+                                   \\______________/    |  ^
+                                                       TURN
 A stream that dies before its decision was handed to Envoy releases what it holds; one that dies later
 does not: whether the decision arrived cannot be known here, and a hold released under a request that
 runs would make its tokens free. The access log or expiry then resolves it.
@@ -12,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 from ext_proc.cache.policy import Place
 from ext_proc.phases import decision, limits, routing
-from ext_proc.phases.plan import Plan, make_plan
+from ext_proc.phases.plan import Plan, draw_of, make_plan
 from ext_proc.rules import AdmitRules
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
     AskCache,
+    AwaitTurn,
+    Behind,
     CacheAnswered,
     CloseStream,
     Continue,
@@ -34,17 +37,22 @@ from ext_proc.vocabulary import (
     RequestBodyArrived,
     RequestHeadersArrived,
     Reserve,
+    TakeTime,
+    TurnCame,
     Void,
 )
+from ext_proc.waiting import pause_before_retry
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted, Refused
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
-from gateway.contract.errors import ContentTooLarge, GatewayError, Unavailable
-from gateway.contract.ids import HoldId, RequestId
+from gateway.contract.errors import ContentTooLarge, GatewayError, RequestsLimited, Unavailable
+from gateway.contract.headers import WORKFLOW_KEPT
+from gateway.contract.ids import AccountId, RequestId
 from gateway.contract.principal import Principal
+from gateway.contract.units import Seconds
 from gateway.events.event import EventType
 from gateway.openai.replay import NotReplayable
 from gateway.openai.terms import Endpoint
-from gateway.path import BODY_BYTES_MAX
+from gateway.path import BODY_BYTES_MAX, hop
 
 ABANDONED: Final = "client_gone"
 """Reasons of a void."""
@@ -60,6 +68,8 @@ class AdmitStage(Enum):
     REQUEST_BODY = auto()
     CACHE_ANSWER = auto()
     HOLD_ANSWER = auto()
+    TURN = auto()
+    """It cannot be paid now and waits for its turn to try again."""
     DECIDED = auto()
     ABANDONED = auto()
     """The peer is gone while the ledger works on the hold."""
@@ -79,11 +89,16 @@ class Admit(Machine[AdmitStage]):
         self._principal: Principal | None = None
         self._endpoint: Endpoint | None = None
         self._cache_control = ""
+        self._workflow = ""
         self._hidden: tuple[str, ...] = ()
         self._plan: Plan | None = None
         self._cache = CacheStatus.BYPASS
         self._store_under = ""
-        self._granted: HoldId | None = None
+        self._granted: Granted | None = None
+        self._waits = False
+        """Whether Envoy has been told to wait."""
+        self._wait_left = Seconds(0)
+        self._last_no: Refused | Behind | None = None
         self._reply_headers: Mapping[str, str] = {}
 
     @property
@@ -108,6 +123,7 @@ class Admit(Machine[AdmitStage]):
         self._principal = routing.principal_from(event.principal)
         routing.refuse_crowded(count=event.header_count, size_bytes=event.header_bytes)
         self._cache_control = event.headers.get("cache-control", "")
+        self._workflow = event.headers.get(WORKFLOW_KEPT, "")
         self._hidden = routing.hidden_from_engines(event.headers)
         self._endpoint = routing.endpoint_asked(event.headers, end_of_stream=event.end_of_stream)
         if event.end_of_stream:
@@ -128,7 +144,9 @@ class Admit(Machine[AdmitStage]):
             endpoint=self._endpoint,
             body=event.body,
             cache_control=self._cache_control,
+            workflow=self._workflow,
         )
+        self._wait_left = plan.wait_max
         if plan.cache_key:
             return AdmitStage.CACHE_ANSWER, (AskCache(org=principal.org, key=plan.cache_key),)
         return self._reserve(plan, ObserveLookup(result="bypass"))
@@ -156,18 +174,60 @@ class Admit(Machine[AdmitStage]):
 
     def _held(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
         plan, answer = self._planned(), event.answer
-        if isinstance(answer, Refused):
-            self._reply_headers = limits.refusal_headers(answer)
-            raise limits.refusal_error(answer)
+        if isinstance(answer, Refused | Behind):
+            return self._wait_or_refuse(plan, answer)
         if not isinstance(answer, Granted):
             raise answer
-        self._granted = answer.hold
+        self._granted = answer
         reply = decision.metered(
             plan, answer, cache=self._cache, store_under=self._store_under, now=event.at_ms
         )
         reply = routing.toward_engine(reply, plan.request.endpoint, self._hidden)
         self._granted = None
         return AdmitStage.DECIDED, (self._observed("metered"), reply, CloseStream())
+
+    def _wait_or_refuse(self, plan: Plan, answer: Refused | Behind) -> tuple[AdmitStage, Effects]:
+        """Raises what the client is told when waiting is of no use."""
+        # Behind says nothing of the budget: what the ledger said before it is the better reason.
+        self._last_no = answer if isinstance(answer, Refused) or self._last_no is None else self._last_no
+        pause = pause_before_retry(answer, self._wait_left)
+        if pause is None:
+            self._refuse_for_money(self._last_no)
+        account = answer.account if isinstance(answer, Behind) else answer.standing.account
+        effects: list[Any] = []
+        if not self._waits:
+            self._waits = True
+            # Beyond the wait what the last try and the reply may take.
+            effects.append(TakeTime(at_most=Seconds(self._wait_left + hop("admit").deadline / 1000)))
+        effects.append(self._turn(plan, account, pause))
+        return AdmitStage.TURN, tuple(effects)
+
+    def _turn(self, plan: Plan, account: AccountId, pause: Seconds) -> AwaitTurn:
+        return AwaitTurn(
+            org=plan.principal.org,
+            hold=plan.hold,
+            account=account,
+            priority=plan.tier.priority,
+            pause=pause,
+            at_most=self._wait_left,
+        )
+
+    def _may_try(self, event: TurnCame) -> tuple[AdmitStage, Effects]:
+        self._wait_left = event.left
+        if event.left <= 0:
+            self._refuse_for_money(self._last_no)
+        return AdmitStage.HOLD_ANSWER, (self._asked(self._planned()),)
+
+    def _refuse_for_money(self, reason: Refused | Behind | None) -> NoReturn:
+        """Raises RateLimited, QuotaExceeded or one of their kinds."""
+        if isinstance(reason, Refused):
+            self._reply_headers = limits.refusal_headers(reason)
+            raise limits.refusal_error(reason)
+        raise RequestsLimited(
+            "Other requests of this organization have waited for their turn for longer. Please try again"
+            " later.",
+            retry_after_s=1,
+        )
 
     def _gone(self, _: PeerGone) -> tuple[AdmitStage, Effects]:
         return AdmitStage.CLOSED, ()
@@ -181,8 +241,10 @@ class Admit(Machine[AdmitStage]):
         return AdmitStage.ABANDONED, ()
 
     def _held_for_nobody(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
-        if isinstance(event.answer, Refused):
+        if isinstance(event.answer, Refused | Behind):
             return AdmitStage.CLOSED, ()
+        if isinstance(event.answer, Granted):
+            self._granted = event.answer
         return AdmitStage.CLOSED, (self._void(ABANDONED),)
 
     # --- replies ---
@@ -198,12 +260,19 @@ class Admit(Machine[AdmitStage]):
         return AdmitStage.DECIDED, (self._observed("unmetered"), note, reply, CloseStream())
 
     def _reserve(self, plan: Plan, observed: ObserveLookup) -> tuple[AdmitStage, Effects]:
-        return AdmitStage.HOLD_ANSWER, (observed, Reserve(request=plan.hold_request()))
+        return AdmitStage.HOLD_ANSWER, (observed, self._asked(plan))
+
+    @staticmethod
+    def _asked(plan: Plan) -> Reserve:
+        priority = plan.tier.priority if plan.wait_max > 0 else None
+        return Reserve(request=plan.hold_request(), priority=priority)
 
     def _refused(self, error: GatewayError) -> Effects:
         """The error as the reply, noted unless the ledger has written its own event."""
         unavailable = isinstance(error, Unavailable)
-        asked = self.stage is AdmitStage.HOLD_ANSWER
+        # Who only stood behind others was never the ledger's to note.
+        asked = self.stage in (AdmitStage.HOLD_ANSWER, AdmitStage.TURN)
+        asked = asked and (unavailable or not isinstance(self._last_no, Behind))
         effects: list[Any] = [self._observed("unavailable" if unavailable else "refused", error.code)]
         principal = self._principal
         if principal is not None and not unavailable and not asked:
@@ -242,7 +311,8 @@ class Admit(Machine[AdmitStage]):
 
     def _void(self, reason: str) -> Void:
         plan = self._planned()
-        return Void(org=plan.principal.org, hold=plan.hold, reason=reason)
+        draw = draw_of(plan, self._granted) if self._granted is not None else None
+        return Void(org=plan.principal.org, hold=plan.hold, reason=reason, draw=draw)
 
     def _observed(self, verdict: str, code: str = _OPEN_ENDED) -> ObserveAdmission:
         return ObserveAdmission(verdict=verdict, code=code, began_s=self._began_s)
@@ -256,6 +326,8 @@ class Admit(Machine[AdmitStage]):
         (AdmitStage.CACHE_ANSWER, PeerGone): _gone,
         (AdmitStage.HOLD_ANSWER, HoldAnswered): _held,
         (AdmitStage.HOLD_ANSWER, PeerGone): _gone_while_holding,
+        (AdmitStage.TURN, TurnCame): _may_try,
+        (AdmitStage.TURN, PeerGone): _gone,
         (AdmitStage.ABANDONED, HoldAnswered): _held_for_nobody,
         (AdmitStage.ABANDONED, PeerGone): _gone_after,
         (AdmitStage.DECIDED, PeerGone): _gone_after,

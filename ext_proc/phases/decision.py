@@ -10,12 +10,13 @@ from typing import Final
 import orjson
 
 from ext_proc.cache.store import CachedAnswer
-from ext_proc.phases.limits import limit_texts
-from ext_proc.phases.plan import Plan
+from ext_proc.phases.limits import limit_texts, over_text, tightest_tokens
+from ext_proc.phases.plan import Plan, lease_windows_of
 from ext_proc.vocabulary import Continue, Phase, ReplyNow, Texts
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted
+from gateway.budget.measure import Measure
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.contract.errors import GatewayError, MethodNotAllowed
 from gateway.contract.ids import RequestId
 from gateway.contract.principal import Principal
@@ -43,9 +44,13 @@ def plain_record(verdict: Verdict, request_id: RequestId, principal: Principal) 
 
 def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
     """A record with what the plan knows."""
-    return replace(
-        plain_record(verdict, plan.request_id, plan.principal),
+    return AdmissionRecord(
+        decision=verdict,
+        request_id=plan.request_id,
+        org=plan.principal.org,
+        key=plan.principal.key,
         prompt_bound=plan.prompt_bound,
+        price=plan.price_text,
         # Each prompt and each choice within the context; twice what can be, and far from a bug's 2^40.
         usage_max=Tokens(plan.model.context_tokens * (plan.request.prompts + plan.request.choices)),
         choices=plan.request.choices,
@@ -84,20 +89,7 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
         priority=plan.tier.priority,
         cache_salt=plan.engine_salt,
     )
-    limit, remaining, reset = limit_texts(grant.tightest, now=now)
-    record = replace(
-        planned_record(Verdict.METERED, plan),
-        hold=grant.hold,
-        amount=grant.amount,
-        completion_max=grant.units,
-        cache=cache,
-        cache_key=store_under,
-        clamp=str(grant.units) if grant.units < plan.wanted else "",
-        limit_tokens=limit,
-        remaining_tokens=remaining,
-        reset_tokens=reset,
-        admitted_at_ms=now,
-    )
+    record = _granted_record(plan, grant, cache=cache, store_under=store_under, now=now)
     return Continue(
         phase=Phase.REQUEST_BODY,
         set_headers={
@@ -115,6 +107,35 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
         body=body,
         clear_route_cache=True,
         metadata=in_namespace(record),
+    )
+
+
+def _granted_record(
+    plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str, now: UnixMillis
+) -> AdmissionRecord:
+    tokens = limit_texts(tightest_tokens(grant.tightest), now=now)
+    requests = limit_texts(grant.tightest.get(Measure.REQUESTS), now=now)
+    _, micro_usd, _ = limit_texts(grant.tightest.get(Measure.MICRO_USD), now=now)
+    return replace(
+        planned_record(Verdict.METERED, plan),
+        hold=grant.hold,
+        held=grant.amounts,
+        hold_expires_at=grant.expires_at,
+        lease=grant.lease,
+        lease_windows=lease_windows_of(grant),
+        completion_max=grant.units,
+        clamp=str(grant.units) if grant.units < plan.asked else "",
+        limit_tokens=tokens[0],
+        remaining_tokens=tokens[1],
+        reset_tokens=tokens[2],
+        limit_requests=requests[0],
+        remaining_requests=requests[1],
+        reset_requests=requests[2],
+        remaining_micro_usd=micro_usd,
+        over=over_text(grant.over),
+        cache=cache,
+        cache_key=store_under,
+        admitted_at_ms=now,
     )
 
 

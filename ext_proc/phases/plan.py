@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ext_proc.cache.policy import Directives, cache_key, cacheable, read_directives
+from ext_proc.phases.workflow import workflow_asked
 from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound, prompt_tokens_least
 from ext_proc.rules import AdmitRules
-from gateway.budget.ledger import Account, HoldRequest
+from gateway.budget.lease_hand import LeaseGrant
+from gateway.budget.ledger import Draw, Granted, HoldRequest
+from gateway.budget.measure import FREE
 from gateway.budget.policy import TierPolicy
-from gateway.contract.errors import ContextLengthExceeded, PermissionDenied
+from gateway.budget.window import Account
+from gateway.contract.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from gateway.contract.ids import HoldId, RequestId
 from gateway.contract.principal import Principal
-from gateway.contract.units import Tokens
+from gateway.contract.units import Seconds, Tokens
 from gateway.models.catalogue import Model
 from gateway.openai.requests import WireRequest, parse_request
 from gateway.openai.terms import Endpoint
@@ -29,11 +33,15 @@ class Plan:
     model: Model
     request: WireRequest
     prompt_bound: Tokens
+    asked: Tokens
+    """max_tokens of each choice: the client's, else the model's default."""
     wanted: Tokens
-    """max_tokens of each choice, before the affordable clamp."""
+    """The same within the policy's limit for one request, before the affordable clamp."""
     units_min: Tokens
     accounts: tuple[Account, ...]
     tier: TierPolicy
+    wait_max: Seconds
+    """How long it may wait for its turn; 0: it is refused at once."""
     policy_version: int
     engine_salt: str
     directives: Directives
@@ -59,8 +67,22 @@ class Plan:
             units_min=self.units_min,
             ttl=HOLD_TTL,
             policy_version=self.policy_version,
+            price=self.model.prices.ledger_price() if self.costs else FREE,
             context=self.context,
         )
+
+    @property
+    def costs(self) -> bool:
+        """Whether a model reads or writes tokens for it."""
+        return self.request.endpoint is not Endpoint.TOKENIZE
+
+    @property
+    def price_text(self) -> str:
+        """As the admission record has it."""
+        if not self.costs:
+            return ""
+        prices = self.model.prices
+        return f"{prices.prompt},{prices.cached},{prices.completion},{prices.request}"
 
 
 def make_plan(
@@ -71,9 +93,11 @@ def make_plan(
     endpoint: Endpoint,
     body: bytes,
     cache_control: str,
+    workflow: str = "",
 ) -> Plan:
-    """Raises GatewayError: 400, 403, 404."""
-    tier, accounts = rules.budgets.tier(principal), rules.budgets.accounts_for(principal)
+    """``workflow``: the header's value. Raises GatewayError: 400, 403, 404."""
+    budgets = rules.budgets
+    tier, wait_max = budgets.tier(principal), budgets.wait_max(principal)
 
     def terms_of(name: str) -> Model:
         model = rules.catalogue.require(name)
@@ -88,27 +112,77 @@ def make_plan(
     request = parse_request(endpoint, body, terms_of)
     model = rules.catalogue.require(request.model_asked)
     _refuse_hopeless(request, model)
-    wanted = completion_tokens_wanted(request, model)
-    directives = read_directives(cache_control)
     counted = endpoint is not Endpoint.TOKENIZE
+    # Ids of a prompt are no tokens read by a model: a hold of 0, which an empty budget grants too.
+    bound = prompt_tokens_bound(request, model) if counted else Tokens(0)
+    limits = budgets.request_limits(principal, model=model.name)
+    _refuse_above(limits.prompt_tokens_max, bound, request)
+    asked = completion_tokens_wanted(request, model)
+    most = limits.completion_tokens_max
+    wanted = asked if most is None else min(asked, most)
+    label = _workflow_label(rules, principal, workflow_asked(workflow, request.labels))
+    context = _event_context(rules, request_id, principal, model, request, label)
+    directives = read_directives(cache_control)
     keyed = counted and directives.write and cacheable(model, request)
     return Plan(
         request_id=request_id,
         principal=principal,
         model=model,
         request=request,
-        # Ids of a prompt are no tokens read by a model: a hold of 0, which an empty budget grants too.
-        prompt_bound=prompt_tokens_bound(request, model) if counted else Tokens(0),
+        prompt_bound=bound,
+        asked=asked,
         wanted=wanted,
-        units_min=rules.budgets.minimum_completion_tokens,
-        accounts=accounts,
+        units_min=budgets.minimum_completion_tokens,
+        accounts=budgets.accounts_for(principal, model=model.name, user=context["user"], workflow=label),
         tier=tier,
-        policy_version=rules.budgets.version,
+        wait_max=wait_max,
+        policy_version=budgets.version,
         engine_salt=rules.secrets.engine_salt(principal),
         directives=directives,
         cache_key=cache_key(principal, model, request, wanted) if keyed else "",
-        context=_event_context(rules, request_id, principal, model, request),
+        context=context,
     )
+
+
+def lease_windows_of(grant: Granted) -> tuple[str, ...]:
+    """The windows of the lease that funds ``grant``; none for the ledger's own."""
+    return grant.lease_windows if isinstance(grant, LeaseGrant) else ()
+
+
+def draw_of(plan: Plan, grant: Granted) -> Draw | None:
+    """What a void tells the ledger of a grant out of a worker's lease; None for the ledger's own."""
+    if not grant.lease:
+        return None
+    return Draw(
+        lease=grant.lease,
+        windows=lease_windows_of(grant),
+        hold=grant.hold,
+        amounts=grant.amounts,
+        units=grant.units,
+        expires_at=grant.expires_at,
+        policy_version=plan.policy_version,
+        context=plan.context,
+    )
+
+
+def _refuse_above(most: Tokens | None, bound: Tokens, request: WireRequest) -> None:
+    """Raises InvalidRequest for a prompt that may have more tokens than one request may."""
+    if most is None or bound <= most:
+        return
+    raise InvalidRequest(
+        f"The prompt may have up to {bound} tokens, and the limit for one request is {most}"
+        " (prompt_tokens_max of the budget policy; text counts as a token a byte, with what the chat"
+        " template adds). Shorten the prompt, or ask an administrator to raise the limit.",
+        code="prompt_tokens_above_limit",
+        param=request.content_name,
+    )
+
+
+def _workflow_label(rules: AdmitRules, principal: Principal, asked: str) -> str:
+    """What stands for the workflow in accounts and events: names that the policy lists as they are."""
+    if not asked or rules.budgets.names_workflow(principal, asked):
+        return asked
+    return rules.secrets.workflow_pseudonym(principal, asked)
 
 
 def _refuse_hopeless(request: WireRequest, model: Model) -> None:
@@ -129,9 +203,16 @@ def _refuse_hopeless(request: WireRequest, model: Model) -> None:
 
 
 def _event_context(
-    rules: AdmitRules, request_id: RequestId, principal: Principal, model: Model, request: WireRequest
+    rules: AdmitRules,
+    request_id: RequestId,
+    principal: Principal,
+    model: Model,
+    request: WireRequest,
+    workflow: str,
 ) -> dict[str, str]:
+    named = {"workflow": workflow} if workflow else {}
     return {
+        **named,
         "request_id": request_id,
         "team": principal.team,
         "key": principal.key,

@@ -1,17 +1,23 @@
-"""Last step of the tap: what an answer has cost, whether it may be repeated, what there is to measure."""
+"""Last step of the tap: what an answer has cost, what was wasted, whether it may be repeated, what there is
+to measure."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 from ext_proc.cache.policy import Place
-from ext_proc.metering import Ended, Meter
-from ext_proc.vocabulary import Continue, Deed, ObserveAnswer, Phase, Settle, Store, Void
+from ext_proc.charge import NOTHING, Ended
+from ext_proc.metering import Meter
+from ext_proc.vocabulary import Continue, Deed, Note, ObserveAnswer, ObserveWaste, Phase, Settle, Store, Void
+from gateway.budget.admission import AdmissionRecord
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Tokens
+from gateway.events.event import EventType
+from gateway.openai.answers import Usage
 from gateway.openai.error_body import error_headers
 
 ENGINE_REFUSED: Final = "engine_refused"
@@ -20,29 +26,46 @@ _FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 """Values of the metric's label; an engine's own word must not become one."""
 
 
-def settled(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
-    """What to do once an answer has ended, complete or not."""
+class Waste(StrEnum):
+    """Why tokens were spent that nobody is charged for. The value is the event's reason and the metric's
+    label."""
+
+    FAILED = "failed"
+    """The attempt gave no answer; Envoy may have tried again."""
+    OVER_LIMIT = "over_limit"
+    """Produced past the max_tokens that the engine was told."""
+
+
+def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[Deed, ...]:
+    """What to do once an answer has ended, complete or not. ``upstream``: address of its engine."""
     charge = meter.charge()
+    detail = dict(charge.detail)
+    if meter.ended is Ended.LIMIT and upstream:
+        # The bookkeeper reads this event and tells the engine to stop (gateway/bookkeeper/aborting.py).
+        detail |= {"upstream": upstream, "choices": str(record.choices)}
     deeds: list[Deed] = [
         Settle(
             org=record.org,
             hold=record.hold,
             used=charge.used,
             unknown=charge.unknown,
-            detail=charge.detail,
+            detail=detail,
+            draw=record.draw(),
         ),
         ObserveAnswer(
             model=record.model,
             finish_reason=_finish_label(meter),
-            prompt=charge.prompt,
-            completion=charge.completion,
-            cached=charge.cached,
+            prompt=charge.usage.prompt,
+            completion=charge.usage.completion,
+            cached=charge.usage.cached,
             duration_s=meter.duration_s,
             first_token_s=meter.reading.first_token_s,
             seconds_per_output_token=meter.reading.seconds_per_output_token,
             unmended=meter.unmended,
         ),
     ]
+    if meter.ended is not Ended.LIMIT:  # else it is not over yet
+        deeds += wasted(record, meter)
     place = Place.from_text(record.cache_key)
     answer = meter.answer() if place is not None else None
     if place is not None and answer is not None:
@@ -59,20 +82,49 @@ def settled(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
 
 
 def _finish_label(meter: Meter) -> str:
-    if meter.ended is Ended.CUT:
+    if meter.ended in (Ended.CUT, Ended.LOST):
         return "cut"
     if meter.ended is Ended.ERROR:
         return "error"
-    reason = meter.reading.finish_reason
+    reason = meter.charge().detail["finish_reason"]
     return reason if reason in _FINISHES else "unknown"
 
 
-def engine_failed(record: AdmissionRecord, error: GatewayError) -> tuple[Deed, ...]:
+def wasted(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
+    """What the engine of an answer spent beside what is charged: nothing, or an event and a metric."""
+    over = meter.charge().usage.total
+    return _noted(record, meter.wasted, Waste.OVER_LIMIT if over else Waste.FAILED)
+
+
+def _noted(record: AdmissionRecord, spent: Usage, cause: Waste) -> tuple[Deed, ...]:
+    if not spent.total:
+        return ()
+    known = json.loads(record.event_context or "{}")
+    context = {
+        **{str(name): str(text) for name, text in known.items()},
+        "request_id": record.request_id,
+        "hold": record.hold,
+        "model": record.model,
+        "revision": record.revision,
+        "reason": cause.value,
+        "tokens": str(spent.total),
+        "prompt": str(spent.prompt),
+        "completion": str(spent.completion),
+    }
+    return (
+        Note(org=record.org, kind=EventType.ATTEMPT_WASTED.value, context=context),
+        ObserveWaste(model=record.model, cause=cause.value, tokens=spent.total),
+    )
+
+
+def engine_failed(record: AdmissionRecord, error: GatewayError, meter: Meter | None) -> tuple[Deed, ...]:
     """What an error in place of an answer does to the hold: released if it is final. A 5xx may be tried
-    again by Envoy under the same hold: then the tap says nothing, and the access log has the last word."""
-    failed: list[Deed] = []
+    again by Envoy under the same hold: then the tap says nothing, and the access log has the last word.
+    ``meter``: of an attempt that had begun as an answer; all that it reported is waste."""
+    spent = meter.reading.seen.usage if meter is not None else None
+    failed = list(_noted(record, spent or NOTHING, Waste.FAILED))
     if error.http_status < 500:
-        failed.append(Void(org=record.org, hold=record.hold, reason=ENGINE_REFUSED))
+        failed.append(Void(org=record.org, hold=record.hold, reason=ENGINE_REFUSED, draw=record.draw()))
     failed.append(
         ObserveAnswer(
             model=record.model,
@@ -107,4 +159,9 @@ def without(removed: tuple[str, ...], ours: Mapping[str, str]) -> tuple[str, ...
 def metered_fields(meter: Meter) -> dict[str, str]:
     """Namespace ``tidegate.tap``, for the access log."""
     charge = meter.charge()
-    return {**charge.detail, "used": str(charge.used), "unknown": "true" if charge.unknown else "false"}
+    return {
+        **charge.detail,
+        "used": str(charge.used.tokens),
+        "micro_usd": str(charge.used.micro_usd),
+        "unknown": "true" if charge.unknown else "false",
+    }

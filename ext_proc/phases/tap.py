@@ -15,6 +15,12 @@ to be none and its headers have gone, the transfer is broken off: half an answer
 There an immediate response is right: Envoy then resets the client's stream (seen on 1.39 and 1.40: the
 connection ends without the last chunk), or, where nothing has left it yet, sends the error whole. One
 stream is one attempt.
+
+A stream whose engine goes on past max_tokens is ended by the meter in its own bytes, and settled; Envoy
+keeps the upstream open until the engine is done (a filter cannot end a STREAMED body: a reply with
+``end_of_stream`` is refused, seen on 1.39 and 1.40). So the bookkeeper tells the engine to stop, which it
+reads in the settle's event, and that ends the client's stream too. An engine that does not stop (n > 1
+leaves it no id to be named by) is broken off like half an answer; the client has its ``[DONE]`` by then.
 """
 
 from __future__ import annotations
@@ -23,27 +29,38 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import ClassVar, Final, NamedTuple
 
+from ext_proc.charge import Bounds, Ended, cut_by
 from ext_proc.metering import Meter
-from ext_proc.phases.settlement import engine_failed, error_headers_reply, metered_fields, settled, without
+from ext_proc.phases.settlement import (
+    engine_failed,
+    error_headers_reply,
+    metered_fields,
+    settled,
+    wasted,
+    without,
+)
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
     AwaitOpening,
     CloseStream,
     Continue,
     Deed,
+    Extend,
     OpeningOverdue,
     PeerGone,
     Phase,
     ReplyNow,
     ResponseBodyArrived,
     ResponseHeadersArrived,
+    Texts,
 )
+from gateway.budget.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, NotAnAdmission, Verdict
 from gateway.contract.errors import GatewayError
 from gateway.contract.units import Seconds
 from gateway.openai.engine_errors import engine_error, stopped
 from gateway.openai.error_body import error_body, error_headers
+from gateway.path import HOLD_TTL
 
 ERROR_BYTES_MAX: Final = 64 * 1024
 """Most of an error answer that is read; it is replaced in any case."""
@@ -58,6 +75,15 @@ RETRIED_STATUS: Final = 503
 """The one answer of an engine that the routes' retry policy repeats (mesh/base/gateway.yaml, retryOn)."""
 
 
+SWALLOWED_MAX: Final = 512
+"""Tokens that an engine may still produce after its stream was ended at max_tokens: more than a fast one does
+until the bookkeeper's abort has reached it (measured on a busy machine: 25 to 600 ms)."""
+EXTEND_AFTER_S: Final = Seconds(HOLD_TTL / 2000)
+"""Age of a stream from which on its hold is extended: half of the hold's life."""
+EXTEND_EVERY_S: Final = Seconds(HOLD_TTL / 4000)
+"""At most; a hold that is not extended any more lives for three of these."""
+
+
 class TapStage(Enum):
     """Where an attempt's answer stands."""
 
@@ -70,7 +96,7 @@ class TapStage(Enum):
     """The attempt has become an error; what the engine still sends is dropped."""
     PASSING = auto()
     ENDED = auto()
-    """Settled; what may still come is passed on."""
+    """Settled; nothing that may still come is shown."""
     CLOSED = auto()
 
 
@@ -98,6 +124,8 @@ class Tap(Machine[TapStage]):
         self._error = bytearray()
         self._removed: tuple[str, ...] = ()
         """Headers of the engine's that do not go on."""
+        self._upstream = ""
+        self._extend_at_s = 0.0
 
     @property
     def decided(self) -> bool:
@@ -117,16 +145,19 @@ class Tap(Machine[TapStage]):
         if not 200 <= self._status < 300:
             return self._engine_refuses(end=event.end_of_stream)
         since_admitted = max(0, event.at_ms - record.admitted_at_ms) if record.admitted_at_ms else 0
+        coding = event.headers.get("content-encoding", "").strip().lower()
+        started_s = event.at_s - since_admitted / 1000
+        self._upstream, self._extend_at_s = event.upstream, started_s + EXTEND_AFTER_S
         meter = self._known_meter = Meter.for_record(
             record,
-            content_type=event.headers.get("content-type", "") if _readable(event) else "",
+            content_type=event.headers.get("content-type", "") if coding in IDENTITY else "",
             content_length=_number(event.headers.get("content-length", "")),
-            started_s=event.at_s - since_admitted / 1000,
+            started_s=started_s,
         )
         if event.end_of_stream:
             return self._fail(meter.end(at_s=event.at_s).failed or stopped(), chunks=0, end=True)
         if meter.lets_pass(at_s=event.at_s):
-            return TapStage.CLOSED, (*settled(record, meter), self._headers_go(), CloseStream())
+            return TapStage.CLOSED, (*self._settled(), self._headers_go(), CloseStream())
         if self._keeps_headers:
             return TapStage.OPENING, (AwaitOpening(at_most=OPENING_S),)
         return TapStage.BODY, (self._headers_go(),)
@@ -155,12 +186,46 @@ class Tap(Machine[TapStage]):
     def _more_bytes(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
         fed = self._feed(event)
         if fed.error is not None and not self._meter().streams:
-            return TapStage.CLOSED, (*fed.deeds, self._broken_off(fed.error, fed.reply), CloseStream())
+            return TapStage.CLOSED, (
+                *fed.deeds,
+                self._broken_off(fed.error, fed.reply.metadata),
+                CloseStream(),
+            )
         stage, effects = _answered(event, fed.deeds, (fed.reply,))
-        return (self.stage if stage is TapStage.BODY else stage), effects
+        return stage, effects if fed.deeds else (*self._extended(event.at_s), *effects)
+
+    def _extended(self, at_s: float) -> tuple[Deed, ...]:
+        """The hold of a long answer must not expire, and be charged in full, before its end."""
+        if at_s < self._extend_at_s:
+            return ()
+        self._extend_at_s = at_s + EXTEND_EVERY_S
+        record = self._record()
+        return (Extend(org=record.org, hold=record.hold, ttl=HOLD_TTL),)
+
+    def _after_end(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
+        meter = self._meter()
+        meter.feed(event.body, at_s=event.at_s)
+        reply = Continue(phase=Phase.RESPONSE_BODY, body=b"" if event.body else None)
+        if event.end_of_stream:
+            return TapStage.CLOSED, (*self._overshot(), reply, CloseStream())
+        if meter.ended is Ended.LIMIT and meter.wasted.completion > SWALLOWED_MAX:
+            broken = self._broken_off(stopped(), {})
+            return TapStage.CLOSED, (*self._overshot(), broken, CloseStream())
+        return TapStage.ENDED, (reply,)
+
+    def _gone_after_end(self, _: PeerGone) -> tuple[TapStage, Effects]:
+        return TapStage.CLOSED, self._overshot()
+
+    def _overshot(self) -> tuple[Deed, ...]:
+        """What an engine produced past its limit is known once it has stopped."""
+        meter = self._meter()
+        return wasted(self._record(), meter) if meter.ended is Ended.LIMIT else ()
+
+    def _settled(self) -> tuple[Deed, ...]:
+        return settled(self._record(), self._meter(), upstream=self._upstream)
 
     def _feed(self, event: ResponseBodyArrived) -> _Fed:
-        record, meter = self._record(), self._meter()
+        meter = self._meter()
         step = meter.feed(event.body, at_s=event.at_s)
         forward, ends, error = step.forward, step.ends, step.failed
         if event.end_of_stream:
@@ -171,16 +236,19 @@ class Tap(Machine[TapStage]):
             body=None if forward == event.body else forward,
             metadata={names.NS_TAP: metered_fields(meter)} if ends else {},
         )
-        return _Fed(deeds=settled(record, meter) if ends else (), reply=reply, error=error)
+        deeds = self._settled() if ends else ()
+        if event.end_of_stream:
+            deeds += self._overshot()
+        return _Fed(deeds=deeds, reply=reply, error=error)
 
-    def _broken_off(self, error: GatewayError, told: Continue) -> ReplyNow:
+    def _broken_off(self, error: GatewayError, told: Mapping[str, Texts]) -> ReplyNow:
         """Envoy lets headers go with a body's first bytes: until then the client gets the error whole."""
         return ReplyNow(
             status=error.http_status,
             headers={**error_headers(error), names.REQUEST_ID: self._record().request_id},
             body=error_body(error),
             details="tidegate_answer_broken_off",
-            metadata=told.metadata,
+            metadata=told,
         )
 
     def _gone_unopened(self, _: PeerGone) -> tuple[TapStage, Effects]:
@@ -189,9 +257,8 @@ class Tap(Machine[TapStage]):
         return TapStage.CLOSED, ()
 
     def _cut(self, event: PeerGone) -> tuple[TapStage, Effects]:
-        meter = self._meter()
-        meter.cut(at_s=event.at_s)
-        return TapStage.CLOSED, settled(self._record(), meter)
+        self._meter().cut(at_s=event.at_s, how=cut_by(event.late_s))
+        return TapStage.CLOSED, self._settled()
 
     # --- errors of the engine ---
 
@@ -225,10 +292,10 @@ class Tap(Machine[TapStage]):
             return TapStage.REFUSAL_BODY, (Continue(phase=Phase.RESPONSE_BODY, body=b""),)
         error = self._engine_error()
         reply = Continue(phase=Phase.RESPONSE_BODY, body=error_body(error))
-        return TapStage.CLOSED, (*engine_failed(self._record(), error), reply, CloseStream())
+        return TapStage.CLOSED, (*engine_failed(self._record(), error, None), reply, CloseStream())
 
     def _refusal_cut(self, _: PeerGone) -> tuple[TapStage, Effects]:
-        return TapStage.CLOSED, engine_failed(self._record(), self._engine_error())
+        return TapStage.CLOSED, engine_failed(self._record(), self._engine_error(), None)
 
     def _collect(self, event: ResponseBodyArrived) -> None:
         self._error += event.body[: ERROR_BYTES_MAX - len(self._error)]
@@ -242,7 +309,7 @@ class Tap(Machine[TapStage]):
         ``chunks`` of its body wait for a reply; the first becomes the error's body. Headers without a
         body cannot be given one, so an error that Envoy does not repeat is answered at once.
         """
-        record = self._record()
+        record, meter = self._record(), self._known_meter
         if chunks == 0 and error.http_status != RETRIED_STATUS:
             reply = ReplyNow(
                 status=error.http_status,
@@ -250,10 +317,11 @@ class Tap(Machine[TapStage]):
                 body=error_body(error),
                 details=f"tidegate_engine_{error.code}",
             )
-            return TapStage.CLOSED, (*engine_failed(record, error), reply, CloseStream())
+            return TapStage.CLOSED, (*engine_failed(record, error, meter), reply, CloseStream())
         texts = (error_body(error), *(b"" for _ in range(chunks - 1)))[:chunks]
         replies = tuple(Continue(phase=Phase.RESPONSE_BODY, body=text) for text in texts)
-        effects = (*engine_failed(record, error), error_headers_reply(record, error, self._removed), *replies)
+        headers = error_headers_reply(record, error, self._removed)
+        effects = (*engine_failed(record, error, meter), headers, *replies)
         return (TapStage.CLOSED, (*effects, CloseStream())) if end else (TapStage.FAILED, effects)
 
     def _drop(self, event: ResponseBodyArrived) -> tuple[TapStage, Effects]:
@@ -288,8 +356,8 @@ class Tap(Machine[TapStage]):
         (TapStage.OPENING, PeerGone): _gone_unopened,
         (TapStage.BODY, ResponseBodyArrived): _more_bytes,
         (TapStage.BODY, PeerGone): _cut,
-        (TapStage.ENDED, ResponseBodyArrived): _more_bytes,
-        (TapStage.ENDED, PeerGone): _gone,
+        (TapStage.ENDED, ResponseBodyArrived): _after_end,
+        (TapStage.ENDED, PeerGone): _gone_after_end,
         (TapStage.REFUSAL, ResponseBodyArrived): _refusal_bytes,
         (TapStage.REFUSAL, OpeningOverdue): _refusal_overdue,
         (TapStage.REFUSAL, PeerGone): _gone_unopened,
@@ -320,13 +388,11 @@ def _record_in(event: ResponseHeadersArrived) -> AdmissionRecord | None:
     """The admission record of a metered request; None for a mirror's, which has none."""
     try:
         record = AdmissionRecord.from_fields(event.record or {})
-    except NotAnAdmission:
+        record.draw()
+        Bounds.of(record)
+    except (NotAnAdmission, ValueError):
         return None
     return record if record.decision is Verdict.METERED else None
-
-
-def _readable(event: ResponseHeadersArrived) -> bool:
-    return event.headers.get("content-encoding", "").strip().lower() in IDENTITY
 
 
 def _number(text: str) -> int | None:

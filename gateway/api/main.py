@@ -17,6 +17,9 @@ from gateway.budget.redis_ledger import RedisLedger
 from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting, effective, load, variable
 from gateway.config.watch import Watched
+from gateway.contract.clock import SystemClock
+from gateway.keys.pseudonym import FILE as PSEUDONYM_FILE
+from gateway.keys.pseudonym import key_from
 from gateway.models.catalogue import Catalogue, load_catalogue
 from gateway.telemetry import names
 from gateway.telemetry.log import logger, set_level
@@ -47,6 +50,14 @@ def _watched_policies(policy_dir: Path) -> tuple[Watched[Catalogue], Watched[Bud
     )
 
 
+def _pseudonym_key(secrets_dir: Path) -> bytes:
+    """Raises BadSetting."""
+    try:
+        return key_from((secrets_dir / PSEUDONYM_FILE).read_bytes())
+    except OSError as error:
+        raise BadSetting(f"TIDEGATE_SECRETS_DIR: {PSEUDONYM_FILE}: {type(error).__name__}") from error
+
+
 async def serve(settings: ApiSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PolicyError when a policy file is bad at start."""
     catalogue, budgets = _watched_policies(settings.policy_dir)
@@ -57,6 +68,9 @@ async def serve(settings: ApiSettings) -> None:
             budgets=budgets,
             ledger=ledger,
             metrics_dir=variable("PROMETHEUS_MULTIPROC_DIR"),
+            books_dir=settings.books_dir,
+            pseudonym_key=_pseudonym_key(settings.secrets_dir),
+            clock=SystemClock(),
         )
     )
     server = uvicorn.Server(

@@ -1,17 +1,20 @@
-"""Tells engines to stop what nobody waits for: what the access log decided, told once and soon, or not at
-all, because an engine also finds out by itself."""
+"""Tells engines to stop what nobody waits for: what the access log decided, or the tap of a stream past its
+max_tokens; told once and soon, or not at all, because an engine also finds out by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import httpx
 import orjson
 
-from gateway.bookkeeper.access import Abort
+from gateway.bookkeeper.access import Abort, abort_at_limit
 from gateway.contract.clock import Clock
+from gateway.events.event import Event
 from gateway.path import hop
 from gateway.telemetry import names
 from gateway.telemetry.metrics import counter
@@ -29,12 +32,14 @@ LATE_S: Final = 4.0
 
 
 class Aborting:
-    """``offer`` from the access log; ``run`` in a task. Fails open: every failure is only counted."""
+    """``offer`` from the access log, ``notice`` from the outbox; ``run`` in a task. Fails open: every failure
+    is only counted."""
 
     def __init__(self, clock: Clock, *, queue_max: int = QUEUE_MAX) -> None:
         """Does nothing until ``run``."""
         self._clock = clock
         self._queue: asyncio.Queue[tuple[float, Abort]] = asyncio.Queue(queue_max)
+        self._noticed: deque[str] = deque(maxlen=queue_max)
         self._aborts = counter(names.ENGINE_ABORTS, "Engines told to stop", ["result"])
         self._dropped = counter(names.EFFECTS_DROPPED, "Effects a full queue dropped", ["effect"])
         self._fail_open = counter(names.FAIL_OPEN, "Requests that went on without a hop", ["hop"])
@@ -48,6 +53,15 @@ class Aborting:
             self._fail_open.labels(hop="abort").inc()
             return False
         return True
+
+    def notice(self, events: Iterable[Event]) -> None:
+        """Look among ``events`` for streams that were ended at max_tokens. An event that could not be written
+        comes again; its engine is told once."""
+        for event in events:
+            abort = abort_at_limit(event)
+            if abort is not None and event.id not in self._noticed:
+                self._noticed.append(event.id)
+                self.offer(abort)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` and the queue is empty, but no longer than DEADLINE_S after ``stop``."""

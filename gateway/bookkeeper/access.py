@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.contract.admission import AdmissionRecord, Verdict
+from gateway.budget.admission import AdmissionRecord, Verdict
+from gateway.budget.ledger import Draw
 from gateway.contract.clock import Clock
 from gateway.contract.ids import HoldId, OrgId, RegionName
 from gateway.contract.units import UnixMillis
@@ -24,11 +25,15 @@ CLIENT_GONE: Final = frozenset({"DC", "DR"})
 """Envoy's flags for a downstream connection or stream that ended from outside."""
 ENGINE_ENDED: Final = frozenset({"UC", "UF", "UPE", "UR"})
 """Envoy's flags for an attempt that the engine's side ended, or never had."""
+WE_ENDED: Final = frozenset({"DT", "LR", "SI", "UMSDR", "UT"})
+"""Envoy's flags for an attempt that our side ended, by a time-out or a reset, while the engine had it."""
 VOID_REASON: Final = "access_log"
 _ENGINE_ROUTE: Final = re.compile(r"[a-z0-9.-]+-(?:stream|json)\Z")
 """What mesh/base calls the routes to a pool of pods; ``api`` is the only other one."""
 _ENGINE_ADDRESS: Final = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]):\d{1,5}\Z")
 """An IP address and a port. Engines are reached over the network; a path is a worker of ours."""
+_CHOICES: Final = re.compile(r"\d{1,4}\Z")
+_SETTLES: Final = (EventType.HOLD_SETTLED, EventType.HOLD_CORRECTED)
 _BATCH_RIDS: Final = 10
 """``R_0`` to ``R_9``: see ``abort_of``."""
 
@@ -70,6 +75,8 @@ class Void:
 
     org: OrgId
     hold: HoldId
+    draw: Draw | None = None
+    """Should the hold have been granted out of a worker's lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,7 @@ class SettleUnknown:
 
     org: OrgId
     hold: HoldId
+    draw: Draw | None = None
 
 
 Resolution = Void | SettleUnknown
@@ -88,6 +96,11 @@ def resolution_of(entry: AccessEntry) -> Resolution | None:
 
     A 2xx is the tap's: it may be settling just now. The first resolution wins, so none of these can
     harm a settled hold.
+
+    An error is free where no engine had the request, where the engine refused it, and where the engine's
+    side failed: what it spent then is the operator's. Where our side gave up waiting it is not: the engine
+    worked for this caller until then, and one that asks for what takes too long would have it for nothing.
+    How much it was nobody saw, so the whole hold is charged until the engine's record corrects it.
     """
     record = entry.record
     if record is None:
@@ -100,13 +113,22 @@ def resolution_of(entry: AccessEntry) -> Resolution | None:
     if not record.hold:
         return None
     if entry.code >= 400:
-        return Void(org=record.org, hold=record.hold)
+        if entry.upstream_host and not WE_ENDED.isdisjoint(entry.flags):
+            return SettleUnknown(org=record.org, hold=record.hold, draw=_draw_of(record))
+        return Void(org=record.org, hold=record.hold, draw=_draw_of(record))
     gone = entry.code == 0 or not CLIENT_GONE.isdisjoint(entry.flags)
     if not gone or 200 <= entry.code < 300:
         return None
     if entry.upstream_host:
-        return SettleUnknown(org=record.org, hold=record.hold)
-    return Void(org=record.org, hold=record.hold)
+        return SettleUnknown(org=record.org, hold=record.hold, draw=_draw_of(record))
+    return Void(org=record.org, hold=record.hold, draw=_draw_of(record))
+
+
+def _draw_of(record: AdmissionRecord) -> Draw | None:
+    try:
+        return record.draw()
+    except ValueError:  # no record of admit's: the ledger will know the hold, or nobody does
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +146,9 @@ def abort_of(entry: AccessEntry) -> Abort | None:
 
     Only an answer that has not begun: SGLang looks for a closed connection only every
     SGLANG_REQUEST_STATE_WAIT_TIMEOUT (4 s) then, and at once when it writes a stream; a JSON answer
-    begins when all is produced. Only the last attempt: those before it were ended by the engine, or by
-    ``perTryTimeout`` while a later attempt of the same id may run on the same engine.
+    begins when all is produced, and of a stream past its max_tokens ``abort_at_limit`` knows sooner. Only
+    the last attempt: those before it were ended by the engine, or by ``perTryTimeout`` while a later
+    attempt of the same id may run on the same engine.
 
     Ids (SGLang 0.5.23, io_struct.py ``_normalize_rid``): one prompt keeps ours, ``R``; of several, each
     is ``R_0``, ``R_1`` and so on, and ``R_1`` stops ``R_10`` too (scheduler.py compares beginnings), so
@@ -139,13 +162,32 @@ def abort_of(entry: AccessEntry) -> Abort | None:
         return None
     if entry.first_byte_ms >= 0 or not ENGINE_ENDED.isdisjoint(entry.flags):
         return None
-    rid, rids = record.request_id, tuple[str, ...]()
-    if record.endpoint == Endpoint.CHAT or record.endpoint == Endpoint.COMPLETIONS:
-        if record.choices == 1:
-            rids = (rid,)
-        elif record.endpoint == Endpoint.COMPLETIONS:
-            rids = tuple(f"{rid}_{number}" for number in range(min(record.choices, _BATCH_RIDS)))
+    rids = _rids(record.request_id, record.endpoint, record.choices)
     return Abort(engine=entry.upstream_host, rids=rids) if rids else None
+
+
+def abort_at_limit(event: Event) -> Abort | None:
+    """Whom to tell to stop because its stream was ended at max_tokens, which it goes past; None for any other
+    event. The tap's settle says so (ext_proc/phases/settlement.py): the access entry comes only when the
+    engine is done."""
+    context = event.context or {}
+    engine, choices = context.get("detail.upstream", ""), context.get("detail.choices", "")
+    if event.type not in _SETTLES or context.get("detail.ended") != "limit":
+        return None
+    if not _ENGINE_ADDRESS.match(engine) or not _CHOICES.match(choices):
+        return None
+    rids = _rids(event.request_id, context.get("endpoint", ""), int(choices))
+    return Abort(engine=engine, rids=rids) if event.request_id and rids else None
+
+
+def _rids(rid: str, endpoint: str, choices: int) -> tuple[str, ...]:
+    if endpoint not in (Endpoint.CHAT.value, Endpoint.COMPLETIONS.value):
+        return ()
+    if choices == 1:
+        return (rid,)
+    if endpoint == Endpoint.COMPLETIONS.value:
+        return tuple(f"{rid}_{number}" for number in range(min(choices, _BATCH_RIDS)))
+    return ()
 
 
 def event_of(entry: AccessEntry, region: RegionName) -> Event:
@@ -171,6 +213,15 @@ def event_of(entry: AccessEntry, region: RegionName) -> Event:
             "model": record.model,
             "revision": record.revision,
             "cache": record.cache.value,
+        }
+    if record is not None and record.lease:
+        held = record.held
+        context |= {  # of a draw that may have died untold with its worker
+            "lease": record.lease,
+            "lease_windows": " ".join(record.lease_windows),
+            "held": f"{held.tokens},{held.prompt_tokens},{held.completion_tokens},{held.micro_usd}",
+            "units": str(record.completion_max),
+            "hold_expires_at": str(record.hold_expires_at),
         }
     return Event(
         id=f"access/{entry.request_id[:TEXT_CHARS_MAX]}/{entry.start_us}",

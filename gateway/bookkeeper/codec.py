@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.bookkeeper.access import AccessEntry
-from gateway.contract.admission import AdmissionRecord, NotAnAdmission
+from gateway.budget.admission import AdmissionRecord, NotAnAdmission
 from gateway.contract.headers import NS_ADMIT, NS_PRINCIPAL, PRINCIPAL_KEY
 from gateway.sidecar import wire
 

@@ -25,8 +25,8 @@ EXPIRE_AT_ONCE: Final = 100
 EXPIRE_ROUNDS: Final = 20
 """Steps for one org in one beat, so that a large org does not make the others wait."""
 EMPTIED_MEND: Final = (
-    "the ledger has lost its counters, the books still stand: put back the ledger's append-only file; to "
-    "start again from zero instead, move the books directory away and restart the bookkeeper"
+    "the ledger has lost its counters, the books still stand: rebuild them with 'tidegate ledger replay "
+    "--apply'; to start again from zero instead, move the books directory away and restart the bookkeeper"
 )
 
 

@@ -32,8 +32,8 @@ READ_COUNT: Final = 256
 ROUND_MAX: Final = 2048
 """Events in one round: about 2 MB and one sync. Far below books.IDS_KEPT, as exactness demands."""
 DAMAGED_MEND: Final = (
-    "run `tidegate ledger verify`; put back the segments from a copy, or move the books directory away and "
-    "delete the ledger's hash tg:books:<region> to begin new books"
+    "run `tidegate ledger verify`; put back the segments from the archive or a backup, or move the books "
+    "directory away and delete the ledger's hash tg:books:<region> to begin new books"
 )
 
 Batches = Mapping[OrgId, Sequence[tuple[str, Mapping[str, str]]]]
@@ -84,8 +84,11 @@ class Keeping:
         log: EventLog,
         limits: Limits | None = None,
         idle_s: float = IDLE_S,
+        notice: Callable[[Sequence[Event]], None] = lambda events: None,
     ) -> None:
-        """``orgs`` gives those with an outbox. Opens nothing yet."""
+        """``orgs`` gives those with an outbox. ``notice`` is shown its events before they are written, some
+        of them more than once. Opens nothing yet."""
+        self._notice = notice
         self._epochs, self._outbox, self._orgs, self._inbox = epochs, outbox, orgs, inbox
         self._directory, self._region = directory, region
         self._clock, self._log, self._limits, self._idle_s = clock, log, limits, idle_s
@@ -168,6 +171,7 @@ class Keeping:
             for org, entries in batches.items()
             for entry, fields in entries
         ]
+        self._notice(events)
         access = self._inbox.first(ROUND_MAX)
         self._count(await asyncio.to_thread(books.append, [*events, *access]))
         self._inbox.drop(len(access))

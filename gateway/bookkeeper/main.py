@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from gateway.bookkeeper.aborting import Aborting
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
-from gateway.bookkeeper.keeping import Keeping
+from gateway.bookkeeper.keeping import Keeping, Outbox
+from gateway.bookkeeper.projecting import Projecting
+from gateway.bookkeeper.projection import Projection
 from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
 from gateway.bookkeeper.settings import BookkeeperSettings
 from gateway.bookkeeper.witness import Witness
-from gateway.budget.redis_connection import connect
-from gateway.budget.redis_ledger import DEADLINE, RedisLedger
+from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.redis_outbox import RedisOutbox
 from gateway.config.environment import BadSetting, effective, load
 from gateway.contract.clock import SystemClock
@@ -34,14 +36,15 @@ def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger
     if not is_identifier(settings.region):
         raise BadSetting(f"TIDEGATE_REGION: must match [a-z0-9][a-z0-9_-]{{0,62}}, got {settings.region!r}")
     try:
-        ledger = RedisLedger(connect(settings.ledger_url, timeout=DEADLINE), clock=witness)
+        ledger = RedisLedger.connect(settings.ledger_url, clock=witness)
         return ledger, RedisOutbox.connect(settings.ledger_url)
     except ValueError as error:
         raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None
 
 
-async def main() -> None:
-    """Serve until SIGTERM or SIGINT, then write down what has come. Raises BadSetting."""
+async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbox) -> None:
+    """Serve until SIGTERM or SIGINT, then write down what has come. ``wrap_outbox`` is for drills, which put
+    their crash points around what is read and confirmed. Raises BadSetting."""
     settings = load(BookkeeperSettings)
     set_level(settings.log_level)
     log.info("bookkeeper.start", **effective(settings))
@@ -49,18 +52,20 @@ async def main() -> None:
     witness = Witness(clock)
     ledger, outbox = _stores(settings, witness)
     heartbeat = Heartbeat(ledger, outbox, witness, log)
+    aborting = Aborting(clock)
     keeping = Keeping(
         ledger,
-        outbox,
+        wrap_outbox(outbox),
         lambda: heartbeat.orgs,
         inbox,
         directory=settings.books_dir,
         region=region,
         clock=clock,
         log=log,
+        notice=aborting.notice,
     )
     resolving = Resolving(ledger, log)
-    aborting = Aborting(clock)
+    projecting = Projecting(Projection(settings.books_dir, region), log)
     reception = Reception(inbox, resolving, aborting, region, clock)
     health = HealthBoard()
     # Closed books or a silent ledger want an operator. Envoy still sends its access log (one endpoint:
@@ -71,6 +76,7 @@ async def main() -> None:
         tasks.create_task(heartbeat.run(keeping.founded, stop))
         tasks.create_task(resolving.run(stop))
         tasks.create_task(aborting.run(stop))
+        tasks.create_task(projecting.run(stop))
         kept = tasks.create_task(keeping.run(stop))
         try:
             await serve(

@@ -29,7 +29,7 @@ _LEDGER_ONLY: Final = frozenset(EventType) - {
 
 
 class Unreadable(ValueError):
-    """The entry is no event of schema version 1. The text names the field, never its value."""
+    """The entry is no event of our schema. The text names the field, never its value."""
 
 
 def event_of(region: RegionName, org: OrgId, entry: str, fields: Mapping[str, str]) -> Event:
@@ -73,11 +73,15 @@ def _read(region: RegionName, org: OrgId, entry: str, fields: Mapping[str, str])
         at_ms=int(at_ms),
         region=region,
         org=org,
-        attempt=detail.get("attempt", ""),
+        request_id=direct["request_id"],
+        hold=direct["hold"],
+        policy_version=direct["policy_version"],
+        verdict=direct["verdict"],
+        reason=direct["reason"],
+        attempt=detail.get("attempt", "") or context.get("attempt", ""),
         amounts=amounts or None,
         accounts=tuple(fields.get("accounts", "").split()),
         context=kept or None,
-        **direct,
     )
 
 

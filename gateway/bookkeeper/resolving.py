@@ -9,8 +9,8 @@ from typing import Final
 from gateway.bookkeeper.access import VOID_REASON, Resolution, Void
 from gateway.bookkeeper.condition import Condition, wait
 from gateway.budget.ledger import BudgetLedger
+from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
-from gateway.contract.units import Tokens
 from gateway.telemetry import names
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import counter
@@ -85,11 +85,18 @@ class Resolving:
 
     async def _resolve(self, resolution: Resolution) -> None:
         if isinstance(resolution, Void):
-            done = await self._ledger.void(resolution.org, resolution.hold, reason=VOID_REASON)
+            done = await self._ledger.void(
+                resolution.org, resolution.hold, reason=VOID_REASON, draw=resolution.draw
+            )
             outcome = "voided"
         else:
             done = await self._ledger.settle(
-                resolution.org, resolution.hold, Tokens(0), unknown=True, detail={"by": VOID_REASON}
+                resolution.org,
+                resolution.hold,
+                Amounts(),
+                unknown=True,
+                detail={"by": VOID_REASON},
+                draw=resolution.draw,
             )
             outcome = "unknown"
         if done.first:

@@ -1,49 +1,154 @@
-#!lua name=tidegate_ledger_v1
--- One call per verb of gateway/budget/ledger.py; memory_ledger.py says what each must do.
+#!lua name=tidegate_ledger_v2
+-- One call per verb of gateway/budget/ledger.py; memory_ledger.py says what each must do. The library is this
+-- file, then ledger_{records,holds,leases,verbs}.lua (redis_library.py puts them together).
 --
--- KEYS[1..5] = tg:{org}:meta, :limits, :live, :outbox, :windows; KEYS[6] = tg:{org}:hold:<id> where a
--- verb names one hold. Window keys depend on the store's time, and expiry's holds on what is due, so
--- both are made here from the prefix of KEYS[1]: the same hash tag, hence the same cluster slot.
+-- KEYS[1] = tg:{org}:meta, KEYS[2] = tg:{org}:hold:<id> or :lease:<id> where a verb names one. All other keys
+-- are made here from the prefix of KEYS[1], because they depend on the store's time, on what is due and on
+-- what leases hold: the same hash tag, hence the same cluster slot.
+--
+--   meta     epoch, clock_ms                  limits   <account> -> version:windows, !<account> -> overrides
+--   live     zset of live holds, expires      leases   zset of leases that are not over, expires
+--   windows  zset of window ids, dropped at   recalls  <window name> -> when its leases were recalled
+--   adjusted zset of ids, forgotten at        zones    <zone> -> offsets
+--   outbox   stream of events                 hold:<id>, lease:<id>
+--   w:<account>|<measure>|<span>|<start>      used, held, leased, credit
+--   w:<account>|<measure>|rolling-<seconds>   <start of bucket> -> 'used held leased credit'
+--
 -- ARGV[1] = the epoch the caller knows, ARGV[2] = '' or, in tests only, the store's time in ms.
 --
--- Numbers are doubles: exact to 2^53, always printed by int(), never by tostring (1e+15).
+-- Version 1 of this library (tidegate_ledger_v1, functions tg1_*) may run beside it during a rollout: the keys
+-- and the fields of meta, live, windows, outbox, of holds and of the windows tokens/minute and tokens/month
+-- are those it reads and writes. Limits are not shared: its fields are <account>|<kind>.
+--
+-- Numbers are doubles: exact to 2^53, always printed by int(), never by tostring (1e+15), divided by div().
 -- What has a meaning is judged by explicit fields. A key's TTL is only a broom: a store whose clock
 -- leaps would drop such keys at once, and nothing but old tombstones may go that way.
 
 local JUMP_MS = 60000
 local TOMBSTONE_MS = 24 * 3600 * 1000
 local WINDOW_KEPT_MS = 2 * TOMBSTONE_MS
+local LEASE_GRACE_MS = 60000
+local RECALL_MS = 2000
 local DAY_MS = 86400000
+local LENGTH_MS = { minute = 60000, hour = 3600000 }
+local ROLLING_BUCKETS = 60
 local SWEEP_WINDOWS = 1000
+local OVERRIDES_MAX = 16
+local TOKENS_MAX = 9007199254740991
+local PICO_PER_MICRO = 1000000
+local MICRO_CAP = 9007199254 -- TOKENS_MAX / PICO_PER_MICRO
+local CACHE_MAX = 4096
+local LETTER_C, DOT = 99, 46 -- bytes of 'c.'
+local MEASURES = { 'tokens', 'prompt_tokens', 'completion_tokens', 'micro_usd', 'requests', 'concurrent' }
 
 local function int(number)
   return string.format('%.0f', number + 0) -- + 0: minus zero would print as -0
 end
 
-local function prefix_of(keys)
-  return string.sub(keys[1], 1, -5)
+-- The whole part of dividend / divisor, for a dividend of 0 or more.
+local function div(dividend, divisor)
+  return (dividend - math.fmod(dividend, divisor)) / divisor
 end
 
-local function org_of(keys)
-  return string.match(keys[1], '^tg:{([^}]+)}:')
+local function modulo(number, divisor)
+  local rest = math.fmod(number, divisor)
+  return rest < 0 and rest + divisor or rest
 end
 
-local function store_time(args)
-  if args[2] ~= '' then return tonumber(args[2]) end
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+-- `read` of a text, remembered: it depends on nothing else.
+local function remembering(read)
+  local known, count = {}, 0
+  return function(text)
+    local found = known[text]
+    if found == nil then
+      if count >= CACHE_MAX then known, count = {}, 0 end
+      found = read(text)
+      known[text], count = found, count + 1
+    end
+    return found
+  end
 end
 
-local function org_time(confirmed, store)
-  return math.max(confirmed, math.min(store, confirmed + JUMP_MS))
+-- '<measure>,<span>,<limit>,<enforcement>,<burst>' (outbox.window_text).
+local window_of = remembering(function(text)
+  local measure, span, limit, enforcement, burst =
+    string.match(text, '^([^,]+),([^,]+),([^,]+),([^,]+),([^,]+)$')
+  local kind, zone = string.match(span, '^([^@]+)@(.+)$')
+  local seconds = tonumber(string.match(span, '^rolling%-(%d+)$') or 0)
+  return {
+    text = text, measure = measure, span = span, limit = tonumber(limit), enforcement = enforcement,
+    burst = tonumber(burst), kind = seconds > 0 and 'rolling' or kind or span, zone = zone, seconds = seconds,
+    binds = enforcement == 'hard' and tonumber(limit) >= 0,
+    same = measure .. '|' .. span, name = measure == 'tokens' and span or measure .. '|' .. span,
+    width = math.ceil(seconds / ROLLING_BUCKETS) * 1000,
+  }
+end)
+
+-- Windows separated by semicolons.
+local windows_of = remembering(function(text)
+  local windows = {}
+  for one in string.gmatch(text, '[^;]+') do windows[#windows + 1] = window_of(one) end
+  return windows
+end)
+
+-- What limits has of an account: '<version>:<windows>'; of an operator: '<1 for frozen>:<windows>'.
+local stored_of = remembering(function(text)
+  local number, windows = string.match(text, '^(%d+):(.*)$')
+  return { number = tonumber(number), text = windows, windows = windows_of(windows) }
+end)
+
+-- Where a window id is kept: the key without its prefix, the measure, the bucket of a rolling window.
+local place_of = remembering(function(id)
+  local account, second, third, fourth = string.match(id, '^([^|]+)|([^|]+)|([^|]+)|?([^|]*)$')
+  if not account then return false end
+  local measure, span, start = second, third, fourth
+  if fourth == '' then measure, span, start = 'tokens', second, third end
+  local key = 'w:' .. account .. '|' .. measure .. '|' .. span
+  if string.sub(span, 1, 8) == 'rolling-' then return { key = key, measure = measure, bucket = start } end
+  return { key = key .. '|' .. start, measure = measure }
+end)
+
+-- The same for an org's prefix followed by ids with spaces between them, with whole keys: requests of one key
+-- have the same windows while these last.
+local places_of = remembering(function(text)
+  local prefix, ids = string.match(text, '^(tg:{[^}]+}:)(.*)$')
+  local places = {}
+  for id in string.gmatch(ids, '%S+') do
+    local at = place_of(id)
+    places[#places + 1] = { key = prefix .. at.key, measure = at.measure, bucket = at.bucket }
+  end
+  return places
+end)
+
+-- A zone's offsets as in calendar.py: 'from offset;from offset;...' in ms, ascending.
+local zone_of = remembering(function(text)
+  local zone = { from = {}, by = {}, bounds = {} }
+  for from, by in string.gmatch(text, '(-?%d+) (-?%d+)') do
+    zone.from[#zone.from + 1], zone.by[#zone.by + 1] = tonumber(from), tonumber(by)
+  end
+  return zone
+end)
+
+local UTC = { from = { 0 }, by = { 0 }, bounds = {} }
+
+local function offset_at(zone, now)
+  local low, high = 1, #zone.from
+  while low < high do
+    local middle = div(low + high + 1, 2)
+    if zone.from[middle] <= now then low = middle else high = middle - 1 end
+  end
+  return zone.by[low]
 end
 
--- The org's time, or an error reply when the caller knows another epoch than these books.
-local function open_books(keys, args)
-  local meta = redis.call('HMGET', keys[1], 'epoch', 'clock_ms')
-  if not meta[1] then return nil, redis.error_reply('TGEPOCH none') end
-  if meta[1] ~= args[1] then return nil, redis.error_reply('TGEPOCH other') end
-  return org_time(tonumber(meta[2]), store_time(args))
+-- The first instant at which clocks of the zone show `shown` or later.
+local function instant_of(zone, shown)
+  local last = #zone.from
+  for i = 1, last do
+    local moment = shown - zone.by[i]
+    if i == last or moment < zone.from[i + 1] then
+      return i == 1 and moment or math.max(moment, zone.from[i])
+    end
+  end
 end
 
 -- Howard Hinnant's civil_from_days and days_from_civil, for months only.
@@ -66,315 +171,147 @@ local function first_day(year, month)
   return era * 146097 + yoe * 365 + math.floor(yoe / 4) - math.floor(yoe / 100) + doy - 719468
 end
 
-local function window_bounds(kind, now)
-  if kind == 'minute' then
-    local start = now - now % 60000
-    return start, start + 60000
+-- Start of the day or month that holds `now` in `zone`, and of the next one. A zone remembers its last answer.
+local function civil_bounds(zone, kind, now)
+  local known = zone.bounds[kind]
+  if known and known.start <= now and now < known.resets then return known end
+  local shown = now + offset_at(zone, now)
+  local first, following
+  if kind == 'day' then
+    first = shown - modulo(shown, DAY_MS)
+    following = first + DAY_MS
+  else
+    local year, month = month_of(math.floor(shown / DAY_MS))
+    first = first_day(year, month) * DAY_MS
+    if month == 12 then year, month = year + 1, 1 else month = month + 1 end
+    following = first_day(year, month) * DAY_MS
   end
-  local year, month = month_of(math.floor(now / DAY_MS))
-  local start = first_day(year, month)
-  if month == 12 then year, month = year + 1, 1 else month = month + 1 end
-  return start * DAY_MS, first_day(year, month) * DAY_MS
+  local start = instant_of(zone, first)
+  known = { start = start, resets = instant_of(zone, following), text = int(start) }
+  zone.bounds[kind] = known
+  return known
 end
 
-local function window_key(keys, window)
-  return prefix_of(keys) .. 'w:' .. string.gsub(window, '|', '|tokens|', 1)
-end
-
--- ARGV triples (account, kind, limit) from `first`, as window tables. With a version the ledger's
--- limits are brought up to date; without one they are only read. Second result: policy conflict.
-local function read_windows(keys, args, first, count, now, version)
-  local names, windows, newer, conflict = {}, {}, {}, false
-  for i = 1, count do
-    names[i] = args[first + 3 * i - 3] .. '|' .. args[first + 3 * i - 2]
-  end
-  local stored = redis.call('HMGET', keys[2], unpack(names))
-  for i = 1, count do
-    local kind, limit = args[first + 3 * i - 2], tonumber(args[first + 3 * i - 1])
-    local known_version, known_limit = nil, nil
-    if stored[i] then
-      known_version, known_limit = string.match(stored[i], '^(%d+)|(-?%d+)$')
-      known_version, known_limit = tonumber(known_version), tonumber(known_limit)
+-- { start, resets, text } of a window as calendar.window_bounds has them; nil and an error reply for a zone
+-- whose offsets the org has not been told.
+local function bounds_of(books, window)
+  local known = books.bounds[window.span]
+  if known then return known end
+  local now, kind = books.now, window.kind
+  if LENGTH_MS[kind] then
+    local start = now - math.fmod(now, LENGTH_MS[kind])
+    known = { start = start, resets = start + LENGTH_MS[kind], text = int(start) }
+  elseif kind == 'lifetime' then
+    known = { start = 0, resets = 0, text = '0' }
+  elseif kind == 'rolling' then
+    local start = now - math.fmod(now, window.width)
+    known = { start = start, resets = start + window.width + window.seconds * 1000, text = int(start) }
+  else
+    local zone = UTC
+    if window.zone then
+      local text = redis.call('HGET', books.prefix .. 'zones', window.zone)
+      if not text then return nil, redis.error_reply('TGZONE ' .. window.zone) end
+      zone = zone_of(text)
     end
-    if version and (not known_version or version > known_version) then
-      newer[#newer + 1] = names[i]
-      newer[#newer + 1] = int(version) .. '|' .. int(limit)
-    elseif known_version then
-      conflict = conflict or (version == known_version and limit ~= known_limit)
-      limit = known_limit
-    end
-    local start, resets = window_bounds(kind, now)
-    local id = names[i] .. '|' .. int(start)
-    local key = window_key(keys, id)
-    local counter = redis.call('HMGET', key, 'used', 'held')
-    windows[i] = {
-      name = names[i], id = id, key = key, limit = limit, resets = resets, fresh = not counter[1],
-      used = tonumber(counter[1] or 0), held = tonumber(counter[2] or 0),
-    }
+    known = civil_bounds(zone, kind, now)
   end
-  if #newer > 0 then redis.call('HSET', keys[2], unpack(newer)) end
-  return windows, conflict
+  books.bounds[window.span] = known
+  return known
 end
 
-local function remaining(window)
-  return math.max(0, window.limit - window.used - window.held)
+-- A bucket's used, held, leased, credit; nil for one that is not there.
+local function bucket_of(text)
+  if not text then return nil end
+  local used, held, leased, credit = string.match(text, '^(-?%d+) (-?%d+) (-?%d+) (-?%d+)$')
+  return { used = tonumber(used), held = tonumber(held), leased = tonumber(leased), credit = tonumber(credit) }
 end
 
-local function standing(window)
-  return window.name .. '|' .. int(window.limit) .. '|' .. int(window.used) .. '|' .. int(window.held)
-    .. '|' .. int(window.resets)
+local function bucket_text(bucket)
+  return int(bucket.used) .. ' ' .. int(bucket.held) .. ' ' .. int(bucket.leased) .. ' ' .. int(bucket.credit)
 end
 
--- Fewest tokens left; of equals the one that resets last; the first where nothing is limited.
-local function tightest(windows)
-  local best = nil
-  for _, window in ipairs(windows) do
-    if window.limit >= 0 and (not best or remaining(window) < remaining(best)
-        or (remaining(window) == remaining(best) and window.resets > best.resets)) then
-      best = window
-    end
-  end
-  return best or windows[1]
-end
-
--- Of the windows that cannot pay, the one that resets last; of equals the one with fewest left.
-local function refusing(windows, needed)
-  local worst = nil
-  for _, window in ipairs(windows) do
-    if window.limit >= 0 and remaining(window) < needed and (not worst or window.resets > worst.resets
-        or (window.resets == worst.resets and remaining(window) < remaining(worst))) then
-      worst = window
+-- Adds up a rolling window's buckets that count now. `buckets`: those that hold anything, oldest first.
+local function count_buckets(books, placed, window)
+  local fields, oldest = {}, placed.start
+  while oldest + window.seconds * 1000 > books.now do oldest = oldest - window.width end
+  for start = oldest, placed.start, window.width do fields[#fields + 1] = int(start) end
+  local texts = redis.call('HMGET', placed.key, unpack(fields))
+  placed.fresh = not texts[#fields]
+  placed.buckets = {}
+  for i = 1, #fields do
+    local bucket, from = bucket_of(texts[i]), oldest + (i - 1) * window.width
+    if bucket and (bucket.used ~= 0 or bucket.held ~= 0 or bucket.credit ~= 0) then
+      bucket.leaves = from + window.width + window.seconds * 1000
+      placed.buckets[#placed.buckets + 1] = bucket
+      placed.used, placed.held = placed.used + bucket.used, placed.held + bucket.held
+      placed.leased, placed.credit = placed.leased + bucket.leased, placed.credit + bucket.credit
     end
   end
-  return worst
+  if placed.buckets[1] then placed.resets = placed.buckets[1].leaves end
 end
 
-local function append(keys, kind, now, hold, verdict, reason, accounts, amounts, more)
-  local fields = {
-    'type', kind, 'at_ms', int(now), 'org', org_of(keys), 'request_id', hold.request_id or '',
-    'hold', hold.id or '', 'policy_version', hold.version or '', 'verdict', verdict, 'reason', reason,
-    'accounts', accounts,
+-- Of the burst what the window before left unspent.
+local function carried(books, account, window, start)
+  local key = books.prefix .. 'w:' .. account .. '|' .. window.same .. '|' .. int(start - LENGTH_MS[window.kind])
+  local before = redis.call('HMGET', key, 'used', 'held')
+  local spent = tonumber(before[1] or 0) + tonumber(before[2] or 0)
+  return math.min(window.burst, math.max(0, window.limit - spent))
+end
+
+-- An account's windows by their names, for each org: the texts that name them now.
+local texts_of = remembering(function() return {} end)
+
+-- name, id and key of an account's window that begins at `start`: made anew only when it does. `known`: what
+-- texts_of has of the account.
+local function texts_at(books, known, account, window, start)
+  local texts = known[window.same]
+  if not texts or texts.start ~= start then
+    local name, key = account .. '|' .. window.name, books.prefix .. 'w:' .. account .. '|' .. window.same
+    if window.kind ~= 'rolling' then key = key .. '|' .. start end
+    texts = { start = start, name = name, id = name .. '|' .. start, key = key }
+    known[window.same] = texts
+  end
+  return texts
+end
+
+-- The window as it stands now (memory_books.Placed); nil and an error reply.
+local function place(books, known, account, window)
+  local bounds, stop = bounds_of(books, window)
+  if stop then return nil, stop end
+  local texts = texts_at(books, known, account, window, bounds.text)
+  local placed = {
+    account = account, window = window, name = texts.name, id = texts.id, key = texts.key, binds = window.binds,
+    measure = window.measure, start = bounds.start, resets = bounds.resets, used = 0, held = 0, leased = 0,
+    credit = 0, limit = window.limit, fresh = false, left = 0, last = 0,
+    drop_at = bounds.resets > 0 and bounds.resets + WINDOW_KEPT_MS or 0,
   }
-  for name, amount in pairs(amounts) do
-    fields[#fields + 1] = 'a.' .. name
-    fields[#fields + 1] = int(amount)
+  if window.kind == 'rolling' then
+    placed.drop_at = placed.resets
+    placed.bucket_ends = placed.start + window.width
+    count_buckets(books, placed, window)
+  else
+    local counter = redis.call('HMGET', placed.key, 'used', 'held', 'leased', 'credit')
+    placed.fresh = not counter[1]
+    if counter[1] then placed.used, placed.held = tonumber(counter[1]), tonumber(counter[2]) end
+    if counter[3] then placed.leased = tonumber(counter[3]) end
+    if counter[4] then placed.credit = tonumber(counter[4]) end
   end
-  for name, value in pairs(more) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
+  if window.limit >= 0 then
+    local limit = window.limit + placed.credit
+    if window.burst > 0 then limit = limit + carried(books, account, window, placed.start) end
+    placed.limit = math.min(limit, TOKENS_MAX)
   end
-  redis.call('XADD', keys[4], '*', unpack(fields))
+  return placed
 end
 
--- Pairs (name, value) of ARGV from `first`, names prefixed.
-local function prefixed(prefix, args, first)
-  local found = {}
-  for i = first, #args - 1, 2 do found[prefix .. args[i]] = args[i + 1] end
-  return found
+local function remaining(placed)
+  if placed.limit < 0 then return -1 end
+  return math.max(0, placed.limit - placed.used - placed.held)
 end
 
-local function context_of(hold)
-  local found = {}
-  for name, value in pairs(hold) do
-    if string.sub(name, 1, 2) == 'c.' then found[name] = value end
-  end
-  return found
+-- account|measure|span|limit|used|held|resets|enforcement|frozen.
+local function standing(placed, frozen)
+  return placed.account .. '|' .. placed.window.same .. '|' .. int(placed.limit) .. '|' .. int(placed.used)
+    .. '|' .. int(placed.held) .. '|' .. int(placed.resets) .. '|' .. placed.window.enforcement
+    .. (frozen and '|1' or '|0')
 end
-
--- The hold's record as a table; nil when there is none or its tombstone has aged out.
-local function remembered(key, id, now)
-  local flat = redis.call('HGETALL', key)
-  if #flat == 0 then return nil end
-  local hold = { id = id }
-  for i = 1, #flat, 2 do hold[flat[i]] = flat[i + 1] end
-  if hold.state ~= 'live' and tonumber(hold.forget_at) <= now then
-    redis.call('DEL', key)
-    return nil
-  end
-  hold.amount, hold.posted = tonumber(hold.amount), tonumber(hold.posted)
-  hold.request_id = hold['c.request_id']
-  return hold
-end
-
--- Move the counters of the reserve's windows from what the hold weighed to what it costs now.
-local function resolve(keys, key, hold, state, posted, now, blind)
-  for window in string.gmatch(hold.windows, '%S+') do
-    local counter = window_key(keys, window)
-    if hold.state == 'live' then redis.call('HINCRBY', counter, 'held', int(-hold.amount)) end
-    redis.call('HINCRBY', counter, 'used', int(posted - hold.posted))
-    if blind then
-      -- A correction may still come: the window must outlive the hold's tombstone.
-      redis.call('ZADD', keys[5], 'GT', int(now + WINDOW_KEPT_MS), window)
-    end
-  end
-  if not blind then redis.call('DEL', key) end -- nothing can change it any more: keep the outcome only
-  redis.call('HSET', key, 'state', state, 'amount', int(hold.amount), 'posted', int(posted),
-    'blind', blind and '1' or '0', 'forget_at', int(now + TOMBSTONE_MS))
-  redis.call('PEXPIRE', key, int(2 * TOMBSTONE_MS))
-  redis.call('ZREM', keys[3], hold.id)
-  hold.state, hold.posted = state, posted
-end
-
-local function outcome(hold, first)
-  local overdraft = math.max(0, hold.posted - hold.amount)
-  return { hold.state, first and '1' or '0', int(hold.posted), int(overdraft) }
-end
-
-local UNKNOWN = { 'unknown', '0', '0', '0' }
-
--- ARGV: epoch, time. Sets the epoch and the clock of an org that has neither; returns its epoch.
-local function open(keys, args)
-  redis.call('HSETNX', keys[1], 'clock_ms', int(store_time(args)))
-  redis.call('HSETNX', keys[1], 'epoch', args[1])
-  return redis.call('HGET', keys[1], 'epoch')
-end
-
--- ARGV: epoch, time, hold, fixed, choices, wanted, needed, ttl, version, n, n x (account, kind, limit),
--- context pairs. Returns granted, amount, units, expires, repeated, conflict, standing
--- or refused, needed, retry after, standing.
-local function reserve(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local known = remembered(keys[6], args[3], now)
-  if known then
-    if known.state ~= 'live' then return redis.error_reply('TGRESOLVED ' .. known.state) end
-    return { 'granted', int(known.amount), known.units, known.expires, '1', known.conflict, known.tightest }
-  end
-  local fixed, choices, units = tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
-  local needed, count = tonumber(args[7]), tonumber(args[10])
-  local windows, conflict = read_windows(keys, args, 11, count, now, tonumber(args[9]))
-  local context = prefixed('c.', args, 11 + 3 * count)
-  local hold = { id = args[3], version = args[9], request_id = context['c.request_id'] }
-  local worst = refusing(windows, needed)
-  if worst then
-    append(keys, 'hold.refused', now, hold, 'refused', worst.name, worst.id,
-      { needed = needed, remaining = remaining(worst) }, context)
-    return { 'refused', int(needed), int(worst.resets - now), standing(worst) }
-  end
-  for _, window in ipairs(windows) do
-    if window.limit >= 0 then
-      local payable = math.max(0, remaining(window) - fixed)
-      units = math.min(units, (payable - math.fmod(payable, choices)) / choices)
-    end
-  end
-  local amount, ids = fixed + units * choices, {}
-  for i, window in ipairs(windows) do
-    if window.fresh then
-      redis.call('HSET', window.key, 'used', '0', 'held', '0')
-      redis.call('ZADD', keys[5], int(window.resets + WINDOW_KEPT_MS), window.id)
-    end
-    redis.call('HINCRBY', window.key, 'held', int(amount))
-    window.held = window.held + amount
-    ids[i] = window.id
-  end
-  local tight, expires = tightest(windows), int(now + tonumber(args[8]))
-  local record = {
-    'state', 'live', 'amount', int(amount), 'posted', '0', 'units', int(units), 'expires', expires,
-    'version', args[9], 'windows', table.concat(ids, ' '), 'conflict', conflict and '1' or '0',
-    'tightest', standing(tight),
-  }
-  for name, value in pairs(context) do
-    record[#record + 1] = name
-    record[#record + 1] = value
-  end
-  redis.call('HSET', keys[6], unpack(record))
-  redis.call('ZADD', keys[3], expires, args[3])
-  local amounts = { held = amount }
-  if tight.limit >= 0 then amounts.remaining = remaining(tight) end
-  append(keys, 'hold.granted', now, hold, 'granted', '', table.concat(ids, ' '), amounts, context)
-  return { 'granted', int(amount), int(units), expires, '0', conflict and '1' or '0', standing(tight) }
-end
-
--- ARGV: epoch, time, hold, used, unknown (1 or 0), detail pairs.
--- Returns outcome, first, posted, overdraft, as void does.
-local function settle(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local hold = remembered(keys[6], args[3], now)
-  if not hold then return UNKNOWN end
-  local live, unknown = hold.state == 'live', args[5] == '1'
-  if not live and (unknown or hold.blind ~= '1') then return outcome(hold, false) end
-  local posted = unknown and hold.amount or tonumber(args[4])
-  resolve(keys, keys[6], hold, live and 'posted' or 'corrected', posted, now, unknown)
-  local more = context_of(hold)
-  for name, value in pairs(prefixed('d.', args, 6)) do more[name] = value end
-  append(keys, live and 'hold.settled' or 'hold.corrected', now, hold, hold.state, unknown and 'unknown' or '',
-    hold.windows, { held = hold.amount, used = posted, released = math.max(0, hold.amount - posted) }, more)
-  return outcome(hold, true)
-end
-
--- ARGV: epoch, time, hold, reason.
-local function void(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local hold = remembered(keys[6], args[3], now)
-  if not hold then return UNKNOWN end
-  if hold.state ~= 'live' then return outcome(hold, false) end
-  resolve(keys, keys[6], hold, 'voided', 0, now, false)
-  append(keys, 'hold.voided', now, hold, 'voided', args[4], hold.windows,
-    { held = hold.amount, released = hold.amount }, context_of(hold))
-  return outcome(hold, true)
-end
-
--- ARGV: epoch, time, most holds. Returns the ids that were posted in full.
-local function expire(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local overdue = redis.call('ZRANGEBYSCORE', keys[3], '-inf', int(now), 'LIMIT', '0', args[3])
-  for _, id in ipairs(overdue) do
-    local key = prefix_of(keys) .. 'hold:' .. id
-    local hold = remembered(key, id, now)
-    resolve(keys, key, hold, 'expired', hold.amount, now, true)
-    append(keys, 'hold.expired', now, hold, 'expired', '', hold.windows,
-      { held = hold.amount, used = hold.amount }, context_of(hold))
-  end
-  for _, window in ipairs(redis.call('ZRANGEBYSCORE', keys[5], '-inf', int(now), 'LIMIT', '0', SWEEP_WINDOWS)) do
-    local key = window_key(keys, window)
-    if tonumber(redis.call('HGET', key, 'held') or 0) == 0 then
-      redis.call('DEL', key)
-      redis.call('ZREM', keys[5], window)
-    end
-  end
-  return overdue
-end
-
--- ARGV: epoch, time, kind, context pairs.
-local function note(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local context = prefixed('c.', args, 4)
-  append(keys, args[3], now, { request_id = context['c.request_id'] }, 'noted', '', '', {}, context)
-  return 'OK'
-end
-
--- ARGV: epoch, time, n, n x (account, kind, limit). Returns n standings.
-local function show_standing(keys, args)
-  local now, closed = open_books(keys, args)
-  if closed then return closed end
-  local lines = {}
-  for i, window in ipairs((read_windows(keys, args, 4, tonumber(args[3]), now, nil))) do
-    lines[i] = standing(window)
-  end
-  return lines
-end
-
--- ARGV: epoch, time, the caller's own time. Returns the org's time.
-local function tick(keys, args)
-  local _, closed = open_books(keys, args)
-  if closed then return closed end
-  local store = store_time(args)
-  local confirmed = tonumber(redis.call('HGET', keys[1], 'clock_ms'))
-  confirmed = math.max(confirmed, math.min(store, tonumber(args[3]) + JUMP_MS))
-  redis.call('HSET', keys[1], 'clock_ms', int(confirmed))
-  return int(org_time(confirmed, store))
-end
-
--- allow-oom: what releases or posts tokens must work in a store that is full.
-redis.register_function { function_name = 'tg1_open', callback = open }
-redis.register_function { function_name = 'tg1_reserve', callback = reserve }
-redis.register_function { function_name = 'tg1_settle', callback = settle, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'tg1_void', callback = void, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'tg1_expire', callback = expire, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'tg1_note', callback = note }
-redis.register_function { function_name = 'tg1_standing', callback = show_standing, flags = { 'no-writes' } }
-redis.register_function { function_name = 'tg1_tick', callback = tick, flags = { 'allow-oom' } }

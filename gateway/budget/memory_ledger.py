@@ -1,76 +1,67 @@
 """The ledger in memory: the executable specification of BudgetLedger.
 
-Read this to know what the Lua does; a hypothesis state machine holds the two together, outbox
-included. It is also the ledger of tests that are not about the store.
+Read this, memory_books.py, memory_holds.py and memory_leases.py to know what the Lua does; a hypothesis state
+machine holds the two together, outbox included. It is also the ledger of tests that are not about the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import replace
 
 from gateway.budget import outbox
-from gateway.budget.calendar import window_bounds
 from gateway.budget.ledger import (
     FORWARD_JUMP_MAX,
     TOMBSTONE_TTL,
-    UNLIMITED,
-    WINDOW_KEPT,
-    Account,
+    Adjustment,
+    Draw,
     Granted,
     HoldRequest,
+    Leased,
+    LeaseRequest,
+    LeaseState,
     Outcome,
     Refused,
     Resolved,
-    Standing,
-    Window,
-    WindowKind,
-    check_amount,
+    check_accounts,
+    check_draws,
     check_hold,
+    check_ttl,
 )
+from gateway.budget.measure import Amounts
+from gateway.budget.memory_books import (
+    Books,
+    Hold,
+    Lease,
+    frozen_standing,
+    over,
+    payable,
+    standings,
+    tightest,
+)
+from gateway.budget.memory_holds import drawn, outcome_of, overdue_holds, refusal_of, remembered, resolve
+from gateway.budget.memory_leases import (
+    adjust,
+    bare,
+    charge_rest,
+    covers,
+    ends_at,
+    give_back,
+    leased,
+    no_lease,
+    notice_recall,
+    overdue_leases,
+    recall,
+    remembered_lease,
+    share_of,
+    take_policy,
+)
+from gateway.budget.memory_outbox import MemoryOutbox
+from gateway.budget.window import Account, Enforcement, Standing
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerEmptied
 from gateway.contract.ids import AccountId, HoldId, OrgId
 from gateway.contract.units import Millis, Tokens, UnixMillis
-
-
-class _WindowId(NamedTuple):
-    account: AccountId
-    kind: WindowKind
-    start: UnixMillis
-
-    def __str__(self) -> str:
-        return f"{self.account}|{self.kind}|{self.start}"
-
-
-@dataclass(slots=True)
-class _Counter:
-    used: int = 0
-    held: int = 0
-    drop_at: int = 0
-
-
-@dataclass(slots=True)
-class _Hold:
-    request: HoldRequest
-    grant: Granted
-    windows: tuple[_WindowId, ...]
-    outcome: Outcome = Outcome.LIVE
-    posted: int = 0
-    blind: bool = False
-    """Charged in full without knowing the usage: a settle that knows may correct it."""
-    forget_at: int = 0
-
-
-@dataclass(slots=True)
-class _Books:
-    """One org's state."""
-
-    confirmed: int
-    limits: dict[tuple[AccountId, WindowKind], tuple[int, Tokens]] = field(default_factory=dict)
-    counters: dict[_WindowId, _Counter] = field(default_factory=dict)
-    holds: dict[HoldId, _Hold] = field(default_factory=dict)
 
 
 class MemoryLedger:
@@ -84,287 +75,279 @@ class MemoryLedger:
         self._clock = clock
         self._witness = witness or clock
         self._founded = True
-        self._orgs: dict[OrgId, _Books] = {}
-        self.outbox: list[dict[str, str]] = []
+        self._orgs: dict[OrgId, Books] = {}
+        self._out = MemoryOutbox()
+
+    @property
+    def outbox(self) -> list[dict[str, str]]:
+        """What was appended."""
+        return self._out.entries
 
     async def found_epoch(self, *, fresh: bool) -> str:
         """As RedisLedger's: open an emptied ledger anew. Raises LedgerEmptied."""
         self._founded = self._founded or fresh
-        if not self._founded:
-            raise LedgerEmptied("The budget ledger is closed until its counters are rebuilt.")
+        self._check_founded()
         return "memory"
 
     def lose_everything(self) -> None:
         """As if the store were emptied: closed until founded anew."""
         self._founded = False
         self._orgs.clear()
-        self.outbox.clear()
+        self._out.entries.clear()
 
-    def _open(self, org: OrgId) -> tuple[_Books, UnixMillis]:
+    def _check_founded(self) -> None:
         if not self._founded:
             raise LedgerEmptied("The budget ledger is closed until its counters are rebuilt.")
+
+    def _open(self, org: OrgId, *, reading: bool = False) -> tuple[Books, UnixMillis]:
+        self._check_founded()
         store = self._clock.unix_ms()
-        books = self._orgs.setdefault(org, _Books(confirmed=store))
-        return books, UnixMillis(max(books.confirmed, min(store, books.confirmed + FORWARD_JUMP_MAX)))
+        books = self._orgs.setdefault(org, Books(confirmed=store))
+        now = max(books.latest, books.confirmed, min(store, books.confirmed + FORWARD_JUMP_MAX))
+        if not reading:
+            books.latest = max(books.latest, now - now % 1000)
+        return books, UnixMillis(now)
+
+    # --- holds ---
 
     async def reserve(self, request: HoldRequest) -> Granted | Refused:
         """See BudgetLedger."""
         books, now = self._open(request.org)
-        known = self._remembered(books, request.hold, now)
+        known = remembered(books, request.hold, now)
         if known is not None:
             if known.outcome is not Outcome.LIVE:
                 raise ValueError(f"hold {request.hold}: already {known.outcome}")
-            return _repeated(known.grant)
-        conflict = _take_limits(books, request)
-        before = _standings(books, request.accounts, now)
-        needed = request.needed
-        limited = [standing for standing in before if standing.limit != UNLIMITED]
-        refusing = [standing for standing in limited if standing.remaining < needed]
-        if refusing:
-            worst = max(refusing, key=lambda standing: (standing.resets_at, -standing.remaining))
-            self._append_refusal(request, worst, needed, now)
-            return Refused(standing=worst, needed=needed, retry_after=Millis(worst.resets_at - now))
-        payable = [(standing.remaining - request.fixed) // request.choices for standing in limited]
-        units = Tokens(min([request.units_wanted, *payable]))
-        amount = Tokens(request.fixed + units * request.choices)
-        windows = tuple(
-            _WindowId(account.id, window.kind, window_bounds(window.kind, now)[0])
-            for account in request.accounts
-            for window in account.windows
-        )
-        for window, standing in zip(windows, before, strict=True):
-            counter = books.counters.setdefault(window, _Counter(drop_at=standing.resets_at + WINDOW_KEPT))
-            counter.held += amount
+            return replace(known.grant, repeated=True)
+        conflict = books.take_limits(request.accounts, request.policy_version)
+        frozen = books.frozen(request.accounts)
+        if frozen is not None:
+            standing = frozen_standing(frozen)
+            self._out.refused(request, now, reason=f"{frozen}|frozen", window="", needed=0, remaining=0)
+            return Refused(standing=standing, needed=0, retry_after=Millis(0))
+        before = books.placed(request.accounts, now)
+        needed = request.amounts(request.units_needed)
+        refusal = refusal_of(books, before, needed, now)
+        if refusal is not None:
+            placed, missing, answer = refusal
+            self._out.refused(
+                request, now, reason=placed.name, window=placed.id, needed=missing, remaining=placed.remaining
+            )
+            return answer
+        units = Tokens(min([request.units_wanted, *(payable(request, one) for one in before if one.binds)]))
+        if units < request.units_wanted:
+            recall((one for one in before if one.binds and payable(request, one) == units), books, now)
+        amounts = request.amounts(units)
+        windows = tuple(one.id for one in before)
+        for one in before:
+            books.counter(one)
+        books.hold(windows, amounts, 1)
+        after = books.placed(request.accounts, now)
         grant = Granted(
             hold=request.hold,
-            amount=amount,
+            amounts=amounts,
             units=units,
-            tightest=_tightest(_standings(books, request.accounts, now)),
+            tightest=tightest(after),
+            over=tuple(one.standing() for one in over(after, Enforcement.SOFT)),
             expires_at=UnixMillis(now + request.ttl),
             policy_conflict=conflict,
         )
-        hold = books.holds[request.hold] = _Hold(request=request, grant=grant, windows=windows)
-        amounts = {"held": amount}
-        if grant.tightest.limit != UNLIMITED:
-            amounts["remaining"] = grant.tightest.remaining
-        self._append(hold, outbox.HOLD_GRANTED, "granted", now, amounts)
+        hold = books.holds[request.hold] = Hold(
+            grant=grant,
+            windows=windows,
+            version=request.policy_version,
+            context=dict(request.context),
+            expires_at=grant.expires_at,
+        )
+        self._out.granted(request.org, hold, now, after)
         return grant
 
     async def settle(
         self,
         org: OrgId,
         hold: HoldId,
-        used: Tokens,
+        used: Amounts,
         *,
         unknown: bool = False,
         detail: Mapping[str, str] | None = None,
+        draw: Draw | None = None,
     ) -> Resolved:
         """See BudgetLedger."""
         check_hold(org, hold)
-        if not unknown:
-            check_amount(used)
         books, now = self._open(org)
-        found = self._remembered(books, hold, now)
+        found = self._found(books, org, hold, draw, now)
         if found is None:
-            return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Tokens(0))
+            return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         live = found.outcome is Outcome.LIVE
         if not live and (unknown or not found.blind):
-            return _outcome(found, first=False)
-        held = found.grant.amount
-        posted = held if unknown else used
-        outcome = Outcome.POSTED if live else Outcome.CORRECTED
-        _resolve(books, found, outcome, posted, now, blind=unknown)
+            return outcome_of(found, first=False)
+        posted = found.grant.amounts if unknown else used
+        resolve(books, found, Outcome.POSTED if live else Outcome.CORRECTED, posted, now, blind=unknown)
         kind = outbox.HOLD_SETTLED if live else outbox.HOLD_CORRECTED
-        amounts = {"held": held, "used": posted, "released": Tokens(max(0, held - posted))}
         reason = outbox.UNKNOWN_USAGE if unknown else ""
-        self._append(found, kind, outcome.value, now, amounts, reason, detail or {})
-        return _outcome(found, first=True)
+        self._out.resolved(org, found, kind, now, reason=reason, detail=detail or {})
+        return outcome_of(found, first=True)
 
-    async def void(self, org: OrgId, hold: HoldId, *, reason: str) -> Resolved:
+    async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         """See BudgetLedger."""
         check_hold(org, hold)
         books, now = self._open(org)
-        found = self._remembered(books, hold, now)
+        found = self._found(books, org, hold, draw, now)
         if found is None:
-            return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Tokens(0))
+            return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         if found.outcome is not Outcome.LIVE:
-            return _outcome(found, first=False)
-        held = found.grant.amount
-        _resolve(books, found, Outcome.VOIDED, Tokens(0), now, blind=False)
-        self._append(found, outbox.HOLD_VOIDED, "voided", now, {"held": held, "released": held}, reason)
-        return _outcome(found, first=True)
+            return outcome_of(found, first=False)
+        resolve(books, found, Outcome.VOIDED, Amounts(), now, blind=False)
+        self._out.resolved(org, found, outbox.HOLD_VOIDED, now, reason=reason)
+        return outcome_of(found, first=True)
+
+    async def extend(self, org: OrgId, hold: HoldId, ttl: Millis) -> Resolved:
+        """See BudgetLedger."""
+        check_hold(org, hold)
+        check_ttl(ttl)
+        books, now = self._open(org)
+        found = remembered(books, hold, now)
+        if found is None:
+            return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
+        later = found.outcome is Outcome.LIVE and now + ttl > found.expires_at
+        if later:
+            found.expires_at = now + ttl
+        return outcome_of(found, first=later)
 
     async def expire(self, org: OrgId, *, holds_max: int = 100) -> Sequence[HoldId]:
         """See BudgetLedger. Then forgets windows that ended long ago."""
         books, now = self._open(org)
-        overdue = sorted(
-            (hold.grant.expires_at, hold.grant.hold)
-            for hold in books.holds.values()
-            if hold.outcome is Outcome.LIVE and hold.grant.expires_at <= now
-        )[:holds_max]
-        for _, hold_id in overdue:
-            hold = books.holds[hold_id]
-            held = hold.grant.amount
-            _resolve(books, hold, Outcome.EXPIRED, held, now, blind=True)
-            self._append(hold, outbox.HOLD_EXPIRED, "expired", now, {"held": held, "used": held})
-        for window, counter in list(books.counters.items()):
-            if counter.drop_at <= now and counter.held == 0:
-                del books.counters[window]
-        return [hold_id for _, hold_id in overdue]
+        overdue = overdue_holds(books, now, holds_max)
+        for name in overdue:
+            hold = books.holds[name]
+            resolve(books, hold, Outcome.EXPIRED, hold.grant.amounts, now, blind=True)
+            self._out.resolved(org, hold, outbox.HOLD_EXPIRED, now)
+        gone = overdue_leases(books, now, holds_max - len(overdue))
+        for name in gone:
+            charge_rest(books, books.leases[name], now)
+            self._out.lease(org, name, books.leases[name], outbox.LEASE_EXPIRED, now)
+        books.sweep(now)
+        return [*overdue, *gone]
+
+    # --- leases ---
+
+    async def lease(self, request: LeaseRequest) -> Leased | None:
+        """See BudgetLedger."""
+        books, now = self._open(request.org)
+        known = remembered_lease(books, request.lease, now)
+        if known is not None and known.state is not LeaseState.LIVE:
+            return None
+        conflict = books.take_limits(request.accounts, request.policy_version)
+        if known is not None:
+            return leased(books, request, known, now, conflict=conflict)
+        before = books.placed(request.accounts, now)
+        if books.frozen(request.accounts) is not None or any(no_lease(books, one, now) for one in before):
+            return None
+        amounts, requests = share_of(request, before)
+        if requests < 1 or not covers(amounts, request.least):
+            return None
+        windows = tuple(one.id for one in before)
+        for one in before:
+            books.counter(one)
+        books.hold(windows, amounts, requests)
+        books.lease_out(windows, amounts, requests)
+        lease = books.leases[request.lease] = Lease(
+            windows=windows,
+            rest=amounts,
+            requests=requests,
+            granted_at=now,
+            expires_at=ends_at(request, before, now),
+            version=request.policy_version,
+            context=dict(request.context),
+        )
+        self._out.lease(request.org, request.lease, lease, outbox.LEASE_GRANTED, now)
+        return leased(books, request, lease, now, conflict=conflict)
+
+    async def draw(self, org: OrgId, lease: HoldId, draws: Sequence[Draw]) -> LeaseState:
+        """See BudgetLedger."""
+        check_hold(org, lease)
+        check_draws(lease, draws)
+        books, now = self._open(org)
+        for one in draws:
+            if remembered(books, one.hold, now) is None:
+                self._draw(books, org, one, now)
+        found = remembered_lease(books, lease, now)
+        if found is None:
+            return LeaseState.UNKNOWN
+        notice_recall(books, found)
+        return found.state
+
+    async def return_lease(self, org: OrgId, lease: HoldId, *, reconciled: bool = False) -> LeaseState:
+        """See BudgetLedger."""
+        check_hold(org, lease)
+        books, now = self._open(org)
+        found = remembered_lease(books, lease, now)
+        if found is None:
+            return LeaseState.UNKNOWN
+        if found.state is LeaseState.RETURNED or (found.state is LeaseState.EXPIRED and not reconciled):
+            return found.state
+        before = found.state
+        give_back(books, found, now)
+        self._out.lease(org, lease, found, outbox.LEASE_RETURNED, now, was=before)
+        found.rest, found.requests = Amounts(), 0
+        return found.state
+
+    # --- the rest ---
+
+    async def adjust(self, org: OrgId, adjustment: Adjustment) -> Sequence[Standing]:
+        """See BudgetLedger."""
+        check_hold(org, adjustment.id)
+        check_accounts([adjustment.account])
+        books, now = self._open(org)
+        if books.adjusted.get(adjustment.id, now) <= now:
+            take_policy(books, adjustment)
+            before = books.placed([bare(adjustment.account)], now)
+            adjust(books, adjustment, now)
+            books.adjusted[adjustment.id] = now + TOMBSTONE_TTL
+            after = books.placed([bare(adjustment.account)], now)
+            recall(after, books, now)  # a worker's lease must not outlive what it was made under
+            self._out.adjusted(org, adjustment, now, before, after)
+        return standings(books, [bare(adjustment.account)], now)
 
     async def note(self, org: OrgId, kind: str, context: Mapping[str, str]) -> None:
         """See BudgetLedger."""
         _, now = self._open(org)
-        self.outbox.append(
-            _entry(kind, org, now, verdict=outbox.NOTED, request_id=context.get("request_id", ""))
-            | outbox.prefixed(outbox.CONTEXT, context)
-        )
+        self._out.note(org, kind, now, context)
 
     async def standing(self, org: OrgId, accounts: Sequence[Account]) -> Sequence[Standing]:
         """See BudgetLedger."""
-        books, now = self._open(org)
-        return _standings(books, accounts, now)
+        books, now = self._open(org, reading=True)
+        return standings(books, accounts, now)
+
+    async def accounts(self, org: OrgId) -> Sequence[AccountId]:
+        """See BudgetLedger."""
+        books, _ = self._open(org, reading=True)
+        return sorted({*books.limits, *books.overrides})
 
     async def tick(self, org: OrgId) -> UnixMillis:
         """See BudgetLedger."""
         books, _ = self._open(org)
         seen = min(self._clock.unix_ms(), self._witness.unix_ms() + FORWARD_JUMP_MAX)
         books.confirmed = max(books.confirmed, seen)
-        return self._open(org)[1]
+        return self._open(org, reading=True)[1]
 
     async def orgs(self) -> Sequence[OrgId]:
         """See BudgetLedger."""
-        if not self._founded:
-            raise LedgerEmptied("The budget ledger is closed until its counters are rebuilt.")
+        self._check_founded()
         return sorted(self._orgs)
 
-    def _remembered(self, books: _Books, hold: HoldId, now: UnixMillis) -> _Hold | None:
-        found = books.holds.get(hold)
-        if found is not None and found.outcome is not Outcome.LIVE and found.forget_at <= now:
-            del books.holds[hold]
-            return None
+    def _found(
+        self, books: Books, org: OrgId, hold: HoldId, draw: Draw | None, now: UnixMillis
+    ) -> Hold | None:
+        """The hold, made of ``draw`` where the ledger has not heard of it."""
+        if draw is not None and draw.hold != hold:
+            raise ValueError("draw: of another hold")
+        found = remembered(books, hold, now)
+        if found is None and draw is not None:
+            found = self._draw(books, org, draw, now)
         return found
 
-    def _append(
-        self,
-        hold: _Hold,
-        kind: str,
-        verdict: str,
-        now: UnixMillis,
-        amounts: Mapping[str, Tokens],
-        reason: str = "",
-        detail: Mapping[str, str] | None = None,
-    ) -> None:
-        request = hold.request
-        self.outbox.append(
-            _entry(kind, request.org, now, verdict=verdict, reason=reason, request=request)
-            | {"accounts": " ".join(map(str, hold.windows))}
-            | outbox.prefixed(outbox.AMOUNT, {name: str(amount) for name, amount in amounts.items()})
-            | outbox.prefixed(outbox.CONTEXT, request.context)
-            | outbox.prefixed(outbox.DETAIL, detail or {})
-        )
-
-    def _append_refusal(self, request: HoldRequest, worst: Standing, needed: Tokens, now: UnixMillis) -> None:
-        start, _ = window_bounds(worst.kind, now)
-        reason = f"{worst.account}|{worst.kind}"
-        self.outbox.append(
-            _entry(outbox.HOLD_REFUSED, request.org, now, verdict="refused", reason=reason, request=request)
-            | {"accounts": f"{reason}|{start}", "a.needed": str(needed), "a.remaining": str(worst.remaining)}
-            | outbox.prefixed(outbox.CONTEXT, request.context)
-        )
-
-
-def _entry(
-    kind: str,
-    org: OrgId,
-    now: UnixMillis,
-    *,
-    verdict: str,
-    reason: str = "",
-    request_id: str = "",
-    request: HoldRequest | None = None,
-) -> dict[str, str]:
-    return {
-        "type": kind,
-        "at_ms": str(now),
-        "org": org,
-        "request_id": request.context.get("request_id", "") if request else request_id,
-        "hold": request.hold if request else "",
-        "policy_version": str(request.policy_version) if request else "",
-        "verdict": verdict,
-        "reason": reason,
-        "accounts": "",
-    }
-
-
-def _repeated(grant: Granted) -> Granted:
-    return Granted(
-        hold=grant.hold,
-        amount=grant.amount,
-        units=grant.units,
-        tightest=grant.tightest,
-        expires_at=grant.expires_at,
-        repeated=True,
-        policy_conflict=grant.policy_conflict,
-    )
-
-
-def _take_limits(books: _Books, request: HoldRequest) -> bool:
-    """Newer limits replace the ledger's; True when the same version brings another limit."""
-    conflict = False
-    for account in request.accounts:
-        for window in account.windows:
-            brought = (request.policy_version, window.limit)
-            known = books.limits.setdefault((account.id, window.kind), brought)
-            if request.policy_version > known[0]:
-                books.limits[account.id, window.kind] = brought
-            conflict |= request.policy_version == known[0] and window.limit != known[1]
-    return conflict
-
-
-def _standing(books: _Books, account: AccountId, window: Window, now: UnixMillis) -> Standing:
-    start, end = window_bounds(window.kind, now)
-    counter = books.counters.get(_WindowId(account, window.kind, start), _Counter())
-    _, limit = books.limits.get((account, window.kind), (0, window.limit))
-    return Standing(
-        account=account,
-        kind=window.kind,
-        limit=limit,
-        used=Tokens(counter.used),
-        held=Tokens(counter.held),
-        resets_at=end,
-    )
-
-
-def _standings(books: _Books, accounts: Sequence[Account], now: UnixMillis) -> list[Standing]:
-    return [_standing(books, account.id, window, now) for account in accounts for window in account.windows]
-
-
-def _tightest(standings: Sequence[Standing]) -> Standing:
-    """Fewest tokens left; of equals the one that resets last; the first where nothing is limited."""
-    limited = [standing for standing in standings if standing.limit != UNLIMITED]
-    return min(limited, key=lambda standing: (standing.remaining, -standing.resets_at), default=standings[0])
-
-
-def _resolve(
-    books: _Books, hold: _Hold, outcome: Outcome, posted: Tokens, now: UnixMillis, *, blind: bool
-) -> None:
-    """Move the counters of the reserve's windows from what the hold weighed to what it costs now."""
-    for window in hold.windows:
-        counter = books.counters.get(window)
-        if counter is None:  # dropped long after its end: only a hold of nothing can come so late
-            continue
-        counter.held -= hold.grant.amount if hold.outcome is Outcome.LIVE else 0
-        counter.used += posted - hold.posted
-        if blind:
-            # A correction may still come: the window must outlive the hold's tombstone.
-            counter.drop_at = max(counter.drop_at, now + WINDOW_KEPT)
-    hold.outcome = outcome
-    hold.posted = posted
-    hold.blind = blind
-    hold.forget_at = now + TOMBSTONE_TTL
-
-
-def _outcome(hold: _Hold, *, first: bool) -> Resolved:
-    overdraft = Tokens(max(0, hold.posted - hold.grant.amount))
-    return Resolved(outcome=hold.outcome, first=first, posted=Tokens(hold.posted), overdraft=overdraft)
+    def _draw(self, books: Books, org: OrgId, draw: Draw, now: UnixMillis) -> Hold | None:
+        hold = drawn(books, draw, now)
+        if hold is not None:
+            self._out.granted(org, hold, now, ())
+        return hold

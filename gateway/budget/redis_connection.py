@@ -6,7 +6,6 @@ on their own; whoever holds an operation id owns the retry.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from gateway.budget.store_time import store_time
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.units import Millis
 
@@ -49,9 +49,10 @@ def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX
 
 @asynccontextmanager
 async def within(deadline: Millis) -> AsyncIterator[None]:
-    """Bound what stands in it and turn the driver's and the system's errors into LedgerUnavailable."""
+    """Bound what stands in it, by the time the store had, and turn the driver's and the system's errors into
+    LedgerUnavailable."""
     try:
-        async with asyncio.timeout(deadline / 1000):
+        async with store_time(deadline):
             yield
     except (RedisError, OSError, TimeoutError) as error:
         raise LedgerUnavailable("The budget ledger did not answer; try again.", retry_after_s=1) from error

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.budget.redis_connection import connect, within
-from gateway.budget.redis_ledger import org_key
+from gateway.budget.redis_keys import org_key
+from gateway.budget.redis_route import CLUSTER_SCHEME, connect_cluster
 from gateway.contract.ids import OrgId, RegionName
 from gateway.contract.units import Millis
 
@@ -29,8 +30,11 @@ class RedisOutbox:
 
     @classmethod
     def connect(cls, url: str) -> RedisOutbox:
-        """Outboxes at TIDEGATE_LEDGER_URL. Does no I/O. Raises ValueError for a bad URL."""
-        return cls(connect(url, timeout=Millis(BLOCK_MAX + _ANSWER), connections_max=8))
+        """Outboxes at TIDEGATE_LEDGER_URL, one store or a cluster. Does no I/O. Raises ValueError."""
+        timeout = Millis(BLOCK_MAX + _ANSWER)
+        if url.startswith(CLUSTER_SCHEME):
+            return cls(connect_cluster(url, timeout=timeout))
+        return cls(connect(url, timeout=timeout, connections_max=8))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -52,23 +52,33 @@ class Watched(Generic[T]):
                 marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(marks)
 
-    def poll(self) -> bool:
-        """Reload when a file changed; True when a new snapshot is in force."""
+    def _changed(self) -> bool:
         seen = self._fingerprint()
-        if seen == self._seen:
-            return False
-        self._seen = seen
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def _outcome(self) -> T | PolicyError:
         try:
-            snapshot = self._load()
+            return self._load()
         except PolicyError as error:
-            self._on_refusal(error)
+            return error
+
+    def _take(self, outcome: T | PolicyError) -> bool:
+        if isinstance(outcome, PolicyError):
+            self._on_refusal(outcome)
             return False
-        self.current = snapshot
-        self._on_change(snapshot)
+        self.current = outcome
+        self._on_change(outcome)
         return True
 
+    def poll(self) -> bool:
+        """Reload when a file changed; True when a new snapshot is in force."""
+        return self._changed() and self._take(self._outcome())
+
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled. Files are read in a thread: 5,000 keys with limits of their own take seconds,
+        and requests must not wait for them."""
         while True:
             await asyncio.sleep(POLL_S)
-            self.poll()
+            if self._changed():
+                self._take(await asyncio.to_thread(self._outcome))

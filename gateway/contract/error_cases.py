@@ -171,9 +171,24 @@ _ASKED: Final = (
     ),
     _leaf("an org without a budget", Origin.ADMIT, errors.PermissionDenied, "org_not_allowed"),
     _leaf("a tier without a budget", Origin.ADMIT, errors.PermissionDenied, "tier_not_allowed"),
-    _leaf("the minute's tokens are used up", Origin.ADMIT, errors.RateLimited, retry_after=WINDOW),
+    _leaf(
+        "a workflow's name that is none", Origin.ADMIT, errors.InvalidRequest, "invalid_workflow", param=FIELD
+    ),
+    _leaf(
+        "a prompt above the policy's limit for one request",
+        Origin.ADMIT,
+        errors.InvalidRequest,
+        "prompt_tokens_above_limit",
+        param=FIELD,
+    ),
+    _leaf("a short window's tokens are used up", Origin.ADMIT, errors.RateLimited, retry_after=WINDOW),
     _leaf("more than a whole window holds", Origin.ADMIT, errors.RateLimited),
-    _leaf("the month's tokens are used up", Origin.ADMIT, errors.QuotaExceeded, retry_after=WINDOW),
+    _leaf("a short window's requests are used up", Origin.ADMIT, errors.RequestsLimited, retry_after=WINDOW),
+    _leaf("as many requests in flight as may be", Origin.ADMIT, errors.RequestsLimited, retry_after="1"),
+    _leaf("no requests at all are allowed", Origin.ADMIT, errors.RequestsLimited),
+    _leaf("a long window or its money is used up", Origin.ADMIT, errors.QuotaExceeded, retry_after=WINDOW),
+    _leaf("a budget for ever is used up", Origin.ADMIT, errors.QuotaExceeded),
+    _leaf("the budget is frozen", Origin.ADMIT, errors.BudgetFrozen),
     _leaf("the ledger does not decide in time", Origin.ADMIT, errors.LedgerUnavailable, retry_after="1"),
     _leaf("the ledger was emptied", Origin.ADMIT, errors.LedgerEmptied),
 )

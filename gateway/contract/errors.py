@@ -13,7 +13,9 @@
     │   ├── HeadersTooLarge          431 request_headers_too_large
     │   ├── UnsupportedMediaType     415
     │   ├── RateLimited              429 rate_limit_exceeded   (a window that ends soon)
+    │   │   └── RequestsLimited      429 rate_limit_exceeded   (of requests, not of tokens)
     │   └── QuotaExceeded            429 insufficient_quota    (a window that does not)
+    │       └── BudgetFrozen         429 billing_hard_limit_reached
     └── Unavailable                  we could not ask: closed, never an allow
         ├── IdentityUnavailable      503 identity_unavailable
         ├── LedgerUnavailable        503 budget_unavailable
@@ -151,12 +153,24 @@ class RateLimited(Refused):
     type = "tokens"
 
 
+class RequestsLimited(RateLimited):
+    """As many requests as a short window, or one moment, allows."""
+
+    type = "requests"
+
+
 class QuotaExceeded(Refused):
-    """A long window is used up: OpenAI's ``insufficient_quota``."""
+    """A long window or a sum of money is used up: OpenAI's ``insufficient_quota``."""
 
     http_status = 429
     code = "insufficient_quota"
     type = "insufficient_quota"
+
+
+class BudgetFrozen(QuotaExceeded):
+    """An operator has frozen the account: OpenAI's code for a stop that no waiting ends."""
+
+    code = "billing_hard_limit_reached"
 
 
 class Unavailable(GatewayError):

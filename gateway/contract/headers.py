@@ -30,6 +30,13 @@ HOLD: Final = "x-tidegate-hold"
 PRINCIPAL: Final = "x-tidegate-principal"
 """JSON of the Principal, for gateway/api only (a Unix socket behind the gates)."""
 
+# --- sent by clients ---
+WORKFLOW: Final = "x-tidegate-workflow"
+"""Name of the workflow or session whose budget the request counts under, beside the others."""
+WORKFLOW_KEPT: Final = "tidegate-workflow"
+"""What ``tidegate.strip`` renames it to, so that one rule removes all of ours that clients send; no engine
+sees it."""
+
 # --- seen by clients ---
 REQUEST_ID: Final = "x-request-id"
 """Envoy makes it (use_remote_address, no preserving of the client's)."""
@@ -43,11 +50,18 @@ RATE_LIMIT_TOKENS: Final = "x-ratelimit-limit-tokens"
 RATE_REMAINING_TOKENS: Final = "x-ratelimit-remaining-tokens"
 RATE_RESET_TOKENS: Final = "x-ratelimit-reset-tokens"
 """As OpenAI's: a duration such as ``6s`` or ``1m3s``."""
+RATE_LIMIT_REQUESTS: Final = "x-ratelimit-limit-requests"
+RATE_REMAINING_REQUESTS: Final = "x-ratelimit-remaining-requests"
+RATE_RESET_REQUESTS: Final = "x-ratelimit-reset-requests"
+REMAINING_MICRO_USD: Final = "x-tidegate-remaining-micro-usd"
+"""Whole micro-USD that are left of the tightest limit of money."""
+BUDGET_WARNING: Final = "x-tidegate-budget-warning"
+"""Soft limits that this request stands above: a list (RFC 9651) of levels with parameters."""
 REFUSAL: Final = "x-tidegate-refusal"
 """Machine-readable reason of a refusal: the error's code."""
 
-CLIENT_MAY_SEND: Final = frozenset[str]()
-"""x-tidegate-* headers a client may set; none yet."""
+CLIENT_MAY_SEND: Final = frozenset({WORKFLOW})
+"""x-tidegate-* headers a client may set."""
 
 # --- gRPC metadata from Envoy to ext_proc ---
 FILTER_ROLE: Final = "tidegate-filter"

@@ -49,6 +49,11 @@ class Anchor:
     head: str
 
 
+def is_hash(text: object) -> bool:
+    """Whether ``text`` is a hash as we write it."""
+    return isinstance(text, str) and _HASH.match(text) is not None
+
+
 def genesis(region: RegionName) -> str:
     """``prev`` of a region's first record, so that one region's books cannot pass as another's."""
     return hashlib.sha256(b"tidegate books v1\n" + region.encode()).hexdigest()
@@ -86,7 +91,7 @@ def read_line(line: bytes) -> Record:
     seq, prev, own = fields["seq"], fields["prev"], fields["hash"]
     if type(seq) is not int or seq < 1:
         raise BrokenLine("seq: must be a whole number from 1")
-    if not all(isinstance(text, str) and _HASH.match(text) for text in (prev, own)):
+    if not is_hash(prev) or not is_hash(own):
         raise BrokenLine("hash and prev: must be 64 hexadecimal digits")
     try:
         event = from_fields(fields["event"])

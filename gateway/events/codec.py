@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.events.event import SCHEMA_VERSION, Event, EventType
+from gateway.events.event import TYPES, Event, EventType
 
 _VERSION: Final = "v"
 _TEXTS: Final = (
@@ -27,7 +27,7 @@ _TEXTS: Final = (
 )
 _KEYS: Final = frozenset((*_TEXTS, _VERSION, "type", "at_ms", "amounts", "accounts", "context"))
 _AMOUNT: Final = re.compile(r"(0|-?[1-9][0-9]{0,18})\Z")
-"""Whole tokens. The sign is for remainders; 19 digits are what 64 bits can hold."""
+"""The sign is for remainders; 19 digits are what 64 bits can hold."""
 
 
 class NotAnEvent(ValueError):
@@ -41,8 +41,10 @@ def is_amount(text: str) -> bool:
 
 def encode(event: Event) -> bytes:
     """The canonical JSON object, without a newline. Raises NotAnEvent for amounts that are no whole
-    numbers and for text that has no UTF-8 form."""
-    fields: dict[str, object] = {_VERSION: SCHEMA_VERSION, "type": event.type.value, "at_ms": event.at_ms}
+    numbers, for text that has no UTF-8 form and for a type that its version has not."""
+    if event.type not in TYPES.get(event.version, ()):
+        raise NotAnEvent(f"type: not in version {event.version}")
+    fields: dict[str, object] = {_VERSION: event.version, "type": event.type.value, "at_ms": event.at_ms}
     for name in _TEXTS:
         text = getattr(event, name)
         if text:
@@ -78,16 +80,19 @@ def from_fields(fields: Any) -> Event:
     Raises NotAnEvent."""
     if not isinstance(fields, dict):
         raise NotAnEvent("not an object")
-    if type(fields.get(_VERSION)) is not int or fields[_VERSION] != SCHEMA_VERSION:
-        raise NotAnEvent(f"{_VERSION}: must be {SCHEMA_VERSION}")
+    version = fields.get(_VERSION)
+    if type(version) is not int or version not in TYPES:
+        raise NotAnEvent(f"{_VERSION}: must be one of {', '.join(map(str, TYPES))}")
     if unknown := sorted(fields.keys() - _KEYS):
-        raise NotAnEvent(f"{unknown[0]}: no such field in version {SCHEMA_VERSION}")
+        raise NotAnEvent(f"{unknown[0]}: no such field in version {version}")
     if type(fields.get("at_ms")) is not int:
         raise NotAnEvent("at_ms: must be a whole number")
     try:
         kind = EventType(str(fields.get("type")))
     except ValueError:
         raise NotAnEvent("type: unknown") from None
+    if kind not in TYPES[version]:
+        raise NotAnEvent(f"type: not in version {version}")
     accounts = fields.get("accounts", [])
     if not isinstance(accounts, list) or not all(isinstance(account, str) for account in accounts):
         raise NotAnEvent("accounts: must be a list of strings")
@@ -97,6 +102,7 @@ def from_fields(fields: Any) -> Event:
         amounts=_texts(fields, "amounts"),
         accounts=tuple(accounts),
         context=_texts(fields, "context"),
+        version=version,
         **{name: _text(fields, name) for name in _TEXTS},
     )
 

@@ -1,12 +1,19 @@
-"""Decision events, schema version 1.
+"""Decision events, schema version 2.
 
 The ledger's Lua call appends flat string fields to the org's outbox stream in the same step that
 moves tokens; the bookkeeper turns each into one ``Event``, chains and seals it. Types:
 
     hold.granted hold.refused hold.settled hold.voided hold.expired hold.corrected   from the ledger
+    lease.granted lease.returned lease.expired budget.adjusted                       from the ledger
     cache.hit request.refused request.unmetered                                      noted by admit
+    attempt.wasted                                                                   noted by the tap
+    keys.changed                                                                     noted by the commands
     access                                                                           Envoy's gRPC access log
     books.opened books.sealed event.unreadable                                       the bookkeeper itself
+
+Version 1 had neither the second line of these, nor wasted attempts and changed keys, nor amounts of other
+measures than tokens. Its records stand in chains that go on in version 2, so a reader reads both, and an
+event keeps the version it was written in.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class EventType(StrEnum):
@@ -28,9 +35,17 @@ class EventType(StrEnum):
     HOLD_VOIDED = "hold.voided"
     HOLD_EXPIRED = "hold.expired"
     HOLD_CORRECTED = "hold.corrected"
+    LEASE_GRANTED = "lease.granted"
+    LEASE_RETURNED = "lease.returned"
+    LEASE_EXPIRED = "lease.expired"
+    BUDGET_ADJUSTED = "budget.adjusted"
     CACHE_HIT = "cache.hit"
     REQUEST_REFUSED = "request.refused"
     REQUEST_UNMETERED = "request.unmetered"
+    ATTEMPT_WASTED = "attempt.wasted"
+    """An engine worked on it, and the answer came from another attempt, or from none."""
+    KEYS_CHANGED = "keys.changed"
+    """An API key was made, rotated or revoked."""
     ACCESS = "access"
     BOOKS_OPENED = "books.opened"
     BOOKS_SEALED = "books.sealed"
@@ -39,9 +54,23 @@ class EventType(StrEnum):
     would block the outbox."""
 
 
+_SINCE_2: Final = frozenset(
+    {
+        EventType.LEASE_GRANTED,
+        EventType.LEASE_RETURNED,
+        EventType.LEASE_EXPIRED,
+        EventType.BUDGET_ADJUSTED,
+        EventType.ATTEMPT_WASTED,
+        EventType.KEYS_CHANGED,
+    }
+)
+TYPES: Final = {1: frozenset(EventType) - _SINCE_2, SCHEMA_VERSION: frozenset(EventType)}
+"""The types of each schema version that is read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One decision. Amounts are integer tokens as strings, so that no reader rounds them."""
+    """One decision. Amounts are integers as strings, so that no reader rounds them."""
 
     id: str
     """Unique in the region: ``<org>/<outbox id>``, ``access/<request id>/<start us>`` or ``books/<seq>``."""
@@ -56,9 +85,11 @@ class Event:
     verdict: str = ""
     reason: str = ""
     amounts: Mapping[str, str] | None = None
-    """Of held, used, released, prompt, completion, cached, remaining, needed: those that apply."""
+    """Those of gateway/budget/outbox.py that apply: tokens where the name says no other measure."""
     accounts: tuple[str, ...] = ()
-    """``<account>|<window>|<window start ms>`` that the amounts touched."""
+    """Ids of the windows that the amounts touched (gateway/budget/window.py, window_id)."""
     context: Mapping[str, str] | None = None
     """Team, key, model, revision, endpoint, pseudonyms; never a prompt, an answer or a credential.
     ``detail.<name>`` is the resolver's, ``field.<name>`` a field that a newer ledger wrote."""
+    version: int = SCHEMA_VERSION
+    """The schema version it was written in."""

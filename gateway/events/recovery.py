@@ -15,9 +15,10 @@ from typing import Final
 import orjson
 
 from gateway.contract.ids import RegionName
-from gateway.events.chain import LINE_BYTES_MAX, BrokenLine, Record, genesis, read_line
+from gateway.events.base import BadBase, kept_segments, read_base
+from gateway.events.chain import LINE_BYTES_MAX, BrokenLine, Record, read_line
 from gateway.events.event import EventType
-from gateway.events.segment import SEALED_MODE, segments_of
+from gateway.events.segment import BASE, SEALED_MODE
 
 _LAST_LINE_READ: Final = 4096
 OWN_TYPES: Final = frozenset({EventType.BOOKS_OPENED, EventType.BOOKS_SEALED})
@@ -53,13 +54,17 @@ class End:
 def find_end(directory: Path, region: RegionName, *, ids_wanted: int) -> End:
     """Read the unsealed segment, cut its torn last line off, sync it; read back ids until
     ``ids_wanted`` of them are the ledger's (or all there are). Raises BooksDamaged, OSError."""
-    segments = segments_of(directory)
-    for position, (number, path) in enumerate(segments, start=1):
+    try:
+        base = read_base(directory, region)
+    except BadBase as error:
+        raise BooksDamaged(directory / BASE, 1, str(error)) from None
+    segments = kept_segments(directory, base)
+    for position, (number, path) in enumerate(segments, start=base.segment):
         if number != position:
             raise BooksDamaged(path, 1, f"segment {position} is missing")
     end = End(
-        number=1, path=None, octets=0, events=0, opened_at_ms=0, count=0, head=genesis(region)
-    )  # of books that were never begun
+        number=base.segment, path=None, octets=0, events=0, opened_at_ms=0, count=base.count, head=base.head
+    )
     complete = [path for _, path in segments]
     if complete:
         _read_last(complete, end)
@@ -81,7 +86,8 @@ def _from_ledger(ids: Sequence[tuple[EventType, str]]) -> int:
 
 def _read_last(segments: Sequence[Path], end: End) -> None:
     """Fill ``end`` from the last segment and the last record of the one before."""
-    path, end.number = segments[-1], len(segments)
+    path = segments[-1]
+    end.number += len(segments) - 1
     if len(segments) > 1:
         before = _last_record(segments[-2])
         if before.event.type is not EventType.BOOKS_SEALED:

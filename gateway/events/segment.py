@@ -16,6 +16,8 @@ from gateway.contract.ids import RegionName
 from gateway.events.event import Event, EventType
 
 SUFFIX: Final = ".jsonl"
+BASE: Final = "base.json"
+"""What kept segments follow (gateway/events/base.py)."""
 LOCK: Final = "lock"
 """flock of the one writer."""
 SEALED_MODE: Final = 0o444
@@ -50,7 +52,9 @@ def segments_of(directory: Path) -> list[tuple[int, Path]]:
 
 
 def holds_records(directory: Path) -> bool:
-    """Whether at least one whole record was ever written here."""
+    """Whether at least one whole record was ever written here, be it archived and removed since."""
+    if (directory / BASE).exists():
+        return True
     for _, path in segments_of(directory):
         with path.open("rb") as file:
             if file.readline().endswith(b"\n"):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from gateway.contract.ids import RegionName
+from gateway.events.base import BadBase, Base, kept_segments, read_base, read_checkpoint
 from gateway.events.chain import LINE_BYTES_MAX, Anchor, BrokenLine, Record, genesis, read_line
 from gateway.events.event import EventType
-from gateway.events.segment import segment_path, segments_of
+from gateway.events.segment import segment_path
 
 PROBLEMS_KEPT: Final = 100
 """Beyond this many the list says nothing new; they are still counted."""
@@ -28,7 +29,8 @@ class Problem:
     line: int
     byte: int
     kind: str
-    """broken_line, sequence, missing_segment, not_opened, unsealed, after_seal, missing_tail, other_head."""
+    """broken_line, sequence, missing_segment, not_opened, unsealed, after_seal, missing_tail, other_head or
+    base."""
     text: str
 
 
@@ -42,6 +44,8 @@ class Report:
     segments: int = 0
     sealed: int = 0
     head: str = ""
+    archived: int = 0
+    """Records before the first kept segment, which were archived and removed: only their head is checked."""
     torn_bytes: int = 0
     """A last line in the making (or one that a kill tore): not yet part of the books."""
     problems: list[Problem] = field(default_factory=list)
@@ -75,11 +79,11 @@ class _Walk:
         self._head = self.report.head
         self._trusted = True
         """The line before was whole, so its hash is what ``prev`` must be."""
-        self._anchor_met = anchor is None or (anchor.count == 0 and anchor.head == self._head)
+        self._anchor_met = anchor is None
 
     def over(self, directory: Path) -> Report:
-        report, segments = self.report, segments_of(directory)
-        expected = 1
+        base = self._begin(directory)
+        report, segments, expected = self.report, kept_segments(directory, base), base.segment
         for number, path in segments:
             if number != expected:
                 name = segment_path(directory, expected).name
@@ -91,6 +95,19 @@ class _Walk:
         report.head = self._head
         self._against_anchor(segments[-1][1].name if segments else directory.name)
         return report
+
+    def _begin(self, directory: Path) -> Base:
+        base = Base(segment=1, count=0, head=self._head)
+        try:
+            base = read_base(directory, self.report.region)
+            read_checkpoint(directory, base)
+        except BadBase as error:
+            name, _, text = str(error).partition(": ")
+            self._problem(name, 1, 0, "base", text)
+        self.report.archived = self._count = base.count
+        self._head, anchor = base.head, self.report.anchor
+        self._anchor_met = anchor is None or (anchor.count == base.count and anchor.head == base.head)
+        return base
 
     def _segment(self, path: Path, *, last: bool) -> None:
         name, byte, line_number, kind = path.name, 0, 0, None

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.budget.measure import PICO_PER_MICRO, Price
 from gateway.config.document import Document, PathKey, PolicyError, Problem, read_document, validate
 from gateway.contract.errors import NotFound
 from gateway.contract.ids import ModelName
@@ -24,22 +25,35 @@ from gateway.openai.terms import Capabilities, Endpoint
 
 FILE: Final = "models.yaml"
 """Its name in the policy directory."""
-PER_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """Integer micro-USD per million tokens (1_000_000 is one USD per million)."""
+    """Integer micro-USD per million tokens (1_000_000 is one USD per million), which is as many pico-USD a
+    token; and micro-USD a request."""
 
     prompt: MicroUsd = MicroUsd(0)
     cached: MicroUsd = MicroUsd(0)
-    """Of prompt tokens the engine found in its prefix cache."""
+    """Of prompt tokens the engine found in its prefix cache; never above ``prompt``."""
     completion: MicroUsd = MicroUsd(0)
+    request: MicroUsd = MicroUsd(0)
+    """Of each request, whatever its tokens."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the ledger cannot count, and where a cached token costs more than one
+        that is not: a hold would not cover it."""
+        self.ledger_price()
+        if not 0 <= self.cached <= self.prompt:
+            raise ValueError(f"cached: must be 0 to the price of a prompt token, {self.prompt}")
+
+    def ledger_price(self) -> Price:
+        """What a hold is counted with: no prompt token is taken to be cached."""
+        return Price(prompt=self.prompt, completion=self.completion, request=self.request)
 
     def cost(self, *, prompt: int, cached: int, completion: int) -> MicroUsd:
         """Micro-USD of one answer, rounded up once; ``cached`` is the part of ``prompt`` that was cached."""
         total = (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion
-        return MicroUsd(-(-total // PER_MILLION))
+        return MicroUsd(self.request + -(-total // PICO_PER_MICRO))
 
 
 class CacheMode(StrEnum):
@@ -173,9 +187,14 @@ def _model(entry: dict[str, Any]) -> Model:
         endpoints=frozenset(Endpoint(name) for name in entry["endpoints"]),
         capabilities=Capabilities(**entry.get("capabilities", {})),
         vendor_parameters=frozenset(entry.get("vendor_parameters", ())),
-        prices=Prices(**entry.get("prices", {})),
+        prices=_prices(entry.get("prices", {})),
         cache=_cache_rule(entry.get("cache", {})),
     )
+
+
+def _prices(entry: Mapping[str, int]) -> Prices:
+    """A cached token costs what any prompt token costs, unless the entry says less."""
+    return Prices(**{"cached": entry.get("prompt", 0), **entry})  # type: ignore[arg-type]
 
 
 def _cache_rule(entry: Mapping[str, Any]) -> CacheRule:
@@ -209,6 +228,20 @@ def _double_names(document: Document, entries: list[dict[str, Any]]) -> list[Pro
     return problems
 
 
+def price_notes(document: Document) -> list[Problem]:
+    """What is no mistake but may be an oversight: models of which no price is said, not even 0. The document
+    must have passed ``read_catalogue``."""
+    return [
+        document.problem(
+            ("models", index),
+            f"{entry['name']!r} has no prices: it is free, and no limit in micro_usd holds it",
+            "say its prices, or prices: {prompt: 0}",
+        )
+        for index, entry in enumerate(document.data["models"])
+        if not entry.get("prices")
+    ]
+
+
 def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[Problem]:
     problems = []
     for index, entry in enumerate(entries):
@@ -237,6 +270,15 @@ def _contradictions(document: Document, entries: list[dict[str, Any]]) -> list[P
                     ("models", index, "default_completion_tokens"),
                     f"{entry['default_completion_tokens']} is over max_completion_tokens ({most})",
                     "lower it",
+                )
+            )
+        prices = entry.get("prices", {})
+        if prices.get("cached", 0) > prices.get("prompt", 0):
+            problems.append(
+                document.problem(
+                    ("models", index, "prices", "cached"),
+                    f"{prices['cached']} is over the price of a prompt token ({prices.get('prompt', 0)})",
+                    "lower it, or leave it out where a cached token costs the same",
                 )
             )
     return problems

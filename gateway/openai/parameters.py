@@ -20,7 +20,7 @@ GATEWAY_OWNED: Final = frozenset({"rid", "request_id", "priority", "cache_salt",
 FOR_US: Final[Mapping[str, str]] = {
     "user": "a label of the end user: a pseudonym of it goes into the event",
     "safety_identifier": "a label of the end user: a pseudonym of it goes into the event",
-    "metadata": "labels of a stored answer; none is stored",
+    "metadata": "labels of a stored answer, and none is stored; workflow or session_id name a budget",
     "store": "false asks for nothing",
     "service_tier": "auto and default ask for nothing; the caller's tier is the gateway's",
     "prompt_cache_key": "a routing hint; the engine finds reusable prefixes by itself",

@@ -7,7 +7,7 @@ engine read the same values. Unknown fields are refused, not passed on. Raises G
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -71,6 +71,8 @@ class WireRequest:
     sampling: Sampling
     end_user: str = ""
     """The client's ``user`` or ``safety_identifier``: personal, for a pseudonym only."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The client's ``metadata``: of it only the name of a workflow is read."""
 
     @property
     def content_name(self) -> str:
@@ -197,6 +199,7 @@ def parse_request(endpoint: Endpoint, body: bytes, terms_of: Callable[[str], Mod
             temperature=fields.get("temperature"), seed=fields.get("seed"), top_k=fields.get("top_k")
         ),
         end_user=fields.get("safety_identifier") or fields.get("user") or "",
+        labels=fields.get("metadata") or {},
     )
 
 

@@ -1,8 +1,13 @@
-"""``tidegate ledger verify``: the books of a state directory, also while no gateway runs on it."""
+"""Commands on the books of a state directory, also while no gateway runs on it.
+
+The end of the books is anchored in the ledger, and their sums are its counters. Where a command needs the
+ledger and no gateway runs, the ledger's Valkey is started for it alone, with the state directory locked.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -21,30 +26,46 @@ from mesh.local.supervisor import Supervisor
 LEDGER: Final = "valkey-ledger"
 
 
-def verify_books(layout: Layout, clock: Clock, *, as_json: bool) -> int:
-    """Exit code of gateway.bookkeeper.verify: 0 clean, 1 broken, 2 nothing to check. Raises Refusal.
-
-    The end of the books is anchored in the ledger. Without a running gateway the ledger's Valkey is
-    started for the check alone, with the state directory locked.
-    """
+def refuse_no_books(layout: Layout) -> None:
+    """Raises Refusal."""
     if not any(layout.books.glob("*")):
         raise Refusal(f"no books in {layout.books}", "start the gateway once with './tidegate up'")
-    arguments = ["--books", str(layout.books), "--region", REGION]
-    arguments += ["--ledger", f"unix://{layout.socket('ledger')}"]
-    arguments += ["--json"] if as_json else []
+
+
+def refuse_running(layout: Layout) -> None:
+    """Raises Refusal."""
     if running_supervisor(layout) is not None:
-        return verify.main(arguments)
+        raise Refusal(f"a gateway runs on {layout.state}", "stop it first with './tidegate down'")
+
+
+def books_options(layout: Layout) -> list[str]:
+    """What names the books to a command of gateway.bookkeeper."""
+    return ["--books", str(layout.books), "--region", REGION]
+
+
+def with_ledger(layout: Layout, clock: Clock, command: Callable[[str], int]) -> int:
+    """``command`` with the ledger's URL; its exit code. Raises Refusal, OSError."""
+    url = f"unix://{layout.socket('ledger')}"
+    if running_supervisor(layout) is not None:
+        return command(url)
     prepare(layout)
     with held_lock(layout):
         before = read_record(layout)
         if before is not None:
             end_leftovers(before, clock)
         clear_run(layout)
-        return asyncio.run(_beside_ledger(layout, clock, arguments))
+        return asyncio.run(_beside_ledger(layout, clock, lambda: command(url)))
 
 
-async def _beside_ledger(layout: Layout, clock: Clock, arguments: list[str]) -> int:
-    """Runs the check in a thread while the ledger's Valkey serves."""
+def verify_books(layout: Layout, clock: Clock, *, as_json: bool) -> int:
+    """Exit code of gateway.bookkeeper.verify: 0 clean, 1 broken, 2 nothing to check. Raises Refusal."""
+    refuse_no_books(layout)
+    arguments = [*books_options(layout), *(["--json"] if as_json else [])]
+    return with_ledger(layout, clock, lambda url: verify.main([*arguments, "--ledger", url]))
+
+
+async def _beside_ledger(layout: Layout, clock: Clock, command: Callable[[], int]) -> int:
+    """Runs ``command`` in a thread while the ledger's Valkey serves."""
     envoy, valkey = programs(None)
     region = Region(
         layout=layout,
@@ -72,7 +93,7 @@ async def _beside_ledger(layout: Layout, clock: Clock, arguments: list[str]) -> 
         )
         if supervisor.views[LEDGER].state is not State.READY:
             await running  # raises why
-        return await asyncio.to_thread(verify.main, arguments)
+        return await asyncio.to_thread(command)
     finally:
         stop.set()
         await running

@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ext_authz.decision import NotVerified
-from ext_authz.keys.api_keys import check_api_key, create_api_key, parse_api_keys, write_private
+from ext_authz.keys.api_keys import check_api_key
 from gateway.contract.clock import Clock
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
+from gateway.keys.api_key import parse_api_keys
+from gateway.keys.key_file import create_api_key, write_private
 
 ISSUER: Final = "https://tidegate.local"
 AUDIENCE: Final = "tidegate"
@@ -118,7 +120,7 @@ def _api_key(secrets_dir: Path, clock: Clock) -> str:
         if text:
             return text
     key_id = DEMO_KEY_ID if KeyId(DEMO_KEY_ID) not in stored else f"{DEMO_KEY_ID}-{secrets.token_hex(3)}"
-    text = create_api_key(keys_file, demo_principal(key=key_id))
+    text = create_api_key(keys_file, demo_principal(key=key_id), created_ms=clock.unix_ms())
     write_private(text_file, text.encode("ascii") + b"\n")
     return text
 

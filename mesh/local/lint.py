@@ -11,8 +11,9 @@ from typing import Final
 
 from ext_authz.policy import load_auth_policy
 from gateway.budget.policy import load_budget_policy
-from gateway.config.document import PolicyError, Problem
-from gateway.models.catalogue import load_catalogue
+from gateway.budget.policy_problems import model_problems
+from gateway.config.document import PolicyError, Problem, read_document
+from gateway.models.catalogue import load_catalogue, price_notes
 from mesh.kustomize import build
 from mesh.lint import lint as lint_resources
 from mesh.local.engine import TwinEngine
@@ -59,7 +60,20 @@ def _own_policy_problems(policy: Path, mesh: Path) -> list[Problem]:
         except PolicyError as error:
             source = _source_of(policy / name, mesh)
             problems += [replace(problem, file=source) for problem in error.problems]
-    return problems
+    return problems or _crossed_problems(policy, mesh)
+
+
+def _crossed_problems(policy: Path, mesh: Path) -> list[Problem]:
+    """What two files, each right by itself, get wrong together."""
+    names = {name: model.name for name, model in load_catalogue(policy / "models.yaml").by_name.items()}
+    found = model_problems(read_document(policy / "budgets.yaml"), names)
+    source = _source_of(policy / "budgets.yaml", mesh)
+    return [replace(problem, file=source) for problem in found]
+
+
+def _price_notes(policy: Path, mesh: Path) -> list[Problem]:
+    source = _source_of(policy / "models.yaml", mesh)
+    return [replace(note, file=source) for note in price_notes(read_document(policy / "models.yaml"))]
 
 
 def lint(mesh: Path) -> int:
@@ -72,9 +86,10 @@ def lint(mesh: Path) -> int:
         compiled, _ = compiled_for(region, mesh)
         PolicyFollower(region, mesh).write()
         problems += _own_policy_problems(region.layout.policy, mesh)
-    if problems:
-        raise PolicyError(problems)
-    for warning in compiled.diagnostics:
+        if problems:
+            raise PolicyError(problems)
+        notes = _price_notes(region.layout.policy, mesh)
+    for warning in (*compiled.diagnostics, *notes):
         print(f"warning: {warning}")
     print(f"{mesh}: compiles; Istio's schemas, Envoy and every process take it")
     return 0

@@ -119,6 +119,7 @@ def _filters(region: Region) -> list[Part]:
                     secrets_dir=at.secrets,
                     ledger_url=f"unix://{at.socket('ledger')}",
                     cache_url=f"unix://{at.socket('cache')}",
+                    spool_dir=at.state / "spool",
                 ),
                 probe=GrpcHealth(socket=proc),
                 after=("valkey-ledger", "valkey-cache"),
@@ -150,7 +151,13 @@ def _services(region: Region) -> list[Part]:
             name="api",
             command=_python("gateway.api.main"),
             env=_python_env(
-                region, region=REGION, listen=at.socket("api"), policy_dir=at.policy, ledger_url=ledger_url
+                region,
+                region=REGION,
+                listen=at.socket("api"),
+                policy_dir=at.policy,
+                secrets_dir=at.secrets,
+                books_dir=at.books,
+                ledger_url=ledger_url,
             ),
             probe=HttpOk(where=at.socket("api"), path="/healthz"),
             after=("valkey-ledger",),

@@ -1,10 +1,10 @@
-"""``./tidegate bench``: two sections, ``path`` and ``sdk``; both without a name.
+"""``./tidegate bench``: three sections, ``path``, ``sdk`` and ``ledger``; all without a name.
 
 ``path`` is bare Envoy against the whole path, in one run, as ratios; ``sdk`` is what the official Python
-client sees (tests/bench/sdk.py). In ``path``, slices of the targets alternate, so that a machine whose
-speed drifts treats all alike; medians over the rounds are printed. Two settings: ``shared`` lets the
-kernel place everything, ``one core`` pins the whole gateway (or bare Envoy) to CPU 0 and the load to
-CPU 1. CPU seconds are the processes' own.
+client sees (tests/bench/sdk.py); ``ledger`` is what reserve and settle cost (tests/bench/ledger.py). In
+``path``, slices of the targets alternate, so that a machine whose speed drifts treats all alike; medians over
+the rounds are printed. Two settings: ``shared`` lets the kernel place everything, ``one core`` pins the whole
+gateway (or bare Envoy) to CPU 0 and the load to CPU 1. CPU seconds are the processes' own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import sdk
+from tests.bench import ledger, sdk
+from tests.bench.ledger_table import print_ledger_report
 from tests.bench.load import SCENARIOS, BenchError, Scenario, compiled, run_slice
 from tests.bench.sdk_table import print_sdk_report
 from tests.bench.table import print_report
 from tests.bench.targets import MODEL, ROOT, BareEnvoy, Target, Upstream, WholePath
 
-SECTIONS: Final = ("path", "sdk")
+SECTIONS: Final = ("path", "sdk", "ledger")
 ROUNDS: Final = 3
 UPSTREAM_HEADROOM: Final = 5
 """The load alone must do this many times bare Envoy's rate, else it is part of the limit."""
@@ -144,7 +145,7 @@ def run(seconds: float) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Print the tables; exit 1 when a target answered errors, for then the figures mean nothing."""
     parser = argparse.ArgumentParser(prog="tidegate bench", description=__doc__)
-    parser.add_argument("section", nargs="*", help=f"{' or '.join(SECTIONS)} (default: all)")
+    parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one slice (default 2)")
     parser.add_argument("--engine", choices=("twin", "sglang"), default="twin", help="of section sdk")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
@@ -158,13 +159,16 @@ def main(argv: list[str] | None = None) -> int:
             report |= run(arguments.seconds)
         if "sdk" in sections:
             report["sdk"] = sdk.run(arguments.seconds, arguments.engine)
+        if "ledger" in sections:
+            report["ledger"] = ledger.figures(arguments.seconds)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2))
     failed = print_report(report, headroom=UPSTREAM_HEADROOM) if "path" in sections else 0
-    return failed | (print_sdk_report(report["sdk"]) if "sdk" in sections else 0)
+    failed |= print_sdk_report(report["sdk"]) if "sdk" in sections else 0
+    return failed | (print_ledger_report(report["ledger"]) if "ledger" in sections else 0)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.clients.served import TWIN_MODELS, Served, policy
-from tests.harness.engines import Twin, real_sglang, twin
-from tests.harness.gateway import Gateway, free_ports
+from tests.harness.engines import Engine, Twin, twin
+from tests.harness.gateway import Gateway
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +38,21 @@ def script(engine: Twin) -> Iterator[Twin]:
     engine.script()
 
 
-@pytest.fixture(scope="session", params=["twin", "sglang"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="session")
+def on_sglang(plain_sglang: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    mesh = policy(tmp_path_factory.mktemp("policy") / "mesh")
+    running = Gateway(tmp_path_factory.mktemp("state"), engine=plain_sglang.url, mesh=mesh)
+    yield Served(gateway=running, engine="sglang")
+    running.close()
+
+
+@pytest.fixture(
+    scope="session", params=["twin", pytest.param("sglang", marks=pytest.mark.real_sglang("plain"))]
+)
+def served(request: pytest.FixtureRequest) -> Served:
     """Both engines in turn; each is started once."""
-    if request.param == "twin":
-        yield request.getfixturevalue("on_twin")
-        return
-    with real_sglang(tmp_path_factory.mktemp("sglang"), port=free_ports()) as running:
-        mesh = policy(tmp_path_factory.mktemp("policy") / "mesh")
-        gateway = Gateway(tmp_path_factory.mktemp("state"), engine=running.url, mesh=mesh)
-        yield Served(gateway=gateway, engine="sglang")
-        gateway.close()
+    found: Served = request.getfixturevalue(f"on_{request.param}")
+    return found
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from ext_authz.keys.api_keys import create_api_key
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
+from gateway.keys.key_file import create_api_key
 from tests.clients.served import Served, ask
 from tests.harness.engines import Twin
 from tests.harness.gateway import MODEL, until

@@ -10,10 +10,10 @@ from typing import Any
 import openai
 import pytest
 
-from ext_authz.keys.api_keys import revoke_api_key
 from gateway.contract.error_cases import ERROR_CASES, FIELD, WINDOW, ErrorCase, Origin
 from gateway.contract.ids import KeyId
 from gateway.contract.units import UnixMillis
+from gateway.keys.key_file import revoke_api_key
 from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
@@ -29,6 +29,8 @@ orgs:
   minute: {tokens_per_minute: 300}
   month: {tokens_per_month: 300}
   tiny: {tokens_per_minute: 20}
+  few: {limits: [{requests: 1, per: minute}]}
+  short: {request: {prompt_tokens_max: 10}}
 """
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 BODY: dict[str, Any] = {"model": MODEL, "messages": HELLO, "max_tokens": 60}
@@ -102,6 +104,15 @@ ASKED = (
     Ask("tier_not_allowed", 403, body=BODY, org="platinum"),
     Ask("rate_limit_exceeded", 429, body=BODY, org="minute", times=30),
     Ask("rate_limit_exceeded", 429, body=BODY, org="tiny"),
+    Ask("rate_limit_exceeded", 429, body=BODY, org="few", times=3),
+    Ask("prompt_tokens_above_limit", 400, body=BODY, org="short", param="messages"),
+    Ask(
+        "invalid_workflow",
+        400,
+        body=BODY,
+        headers={"x-tidegate-workflow": "w" * 129},
+        param="x-tidegate-workflow",
+    ),
     Ask("insufficient_quota", 429, body=BODY, org="month", times=30),
     Ask("method_not_allowed", 405, method="get"),
     Ask("method_not_allowed", 405, path="/models", body={}, origin=Origin.API),
@@ -123,6 +134,8 @@ ELSEWHERE = {
     "engine_loading",
     # By its handler: tests/unit/api/test_application.py.
     "internal_error",
+    # By an operator's command: tests/dataplane/test_budgets.py.
+    "billing_hard_limit_reached",
     # No test sets the overload manager's heap to its bound on a shared machine.
     "gateway_overloaded",
 }
@@ -146,7 +159,7 @@ def asked(engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
 @pytest.fixture(scope="module")
 def keys(asked: Gateway) -> dict[str, str]:
     """A key for each way to be refused, by its name in ASKED."""
-    made = {org: key_for(asked, org) for org in ("demo", "minute", "month", "tiny", "poor")}
+    made = {org: key_for(asked, org) for org in ("demo", "minute", "month", "tiny", "few", "short", "poor")}
     made["hidden"] = key_for(asked, "demo", key="k-hidden", models=("another-model",))
     made["platinum"] = key_for(asked, "demo", key="k-platinum", tier="platinum")
     made["expired"] = key_for(asked, "demo", key="k-expired", expires_ms=UnixMillis(1))
@@ -208,8 +221,9 @@ def test_each_row_is_raised_as_the_table_says(asked: Gateway, keys: dict[str, st
     if ask.org == "revoked":
         until(lambda: raised(asked, keys["revoked"], Ask("", 0, method="get", path="/models")), "revoked")
     error = raised(asked, keys[ask.org], ask)
-    advised = {"minute": WINDOW, "month": WINDOW}.get(ask.org, "")
-    (row,) = [row for row in rows_of(ask) if ask.status != 429 or row.retry_after == advised]
+    advised = {"minute": WINDOW, "month": WINDOW, "few": WINDOW}.get(ask.org, "")
+    told = (error.type, advised)
+    (row,) = [row for row in rows_of(ask) if ask.status != 429 or (row.type, row.retry_after) == told]
     assert_told(error, row, ask.param)
 
 

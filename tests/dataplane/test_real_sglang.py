@@ -16,17 +16,18 @@ from openai import OpenAI
 
 from inference.cases import HIGH, JSON_SCHEMA, LOW, MIDDLE, QUEUED_MAX, RUNNING_MAX, SUM, WEATHER
 from inference.record import Crowd, until_idle
-from tests.harness.engines import SGLANG_START_S, Engine, real_sglang
-from tests.harness.gateway import MODEL, Gateway, free_ports, until
+from tests.harness.engines import SGLANG_START_S, Engine
+from tests.harness.gateway import MODEL, Gateway, until
 
 FRANCE: list[Any] = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 
+pytestmark = pytest.mark.real_sglang("limited")
+
+
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    limits = ["--max-running-requests", str(RUNNING_MAX), "--max-queued-requests", str(QUEUED_MAX)]
-    with real_sglang(tmp_path_factory.mktemp("sglang"), *limits, port=free_ports()) as running:
-        yield running
+def engine(limited_sglang: Engine) -> Engine:
+    return limited_sglang
 
 
 @pytest.fixture(scope="module")

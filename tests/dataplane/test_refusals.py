@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from ext_authz.keys.api_keys import revoke_api_key
 from gateway.contract.ids import KeyId
+from gateway.keys.key_file import revoke_api_key
 from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, free_ports, overlay, until

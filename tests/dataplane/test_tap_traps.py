@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ext_proc.codec import read_message
+from ext_proc.vocabulary import ResponseHeadersArrived
+from gateway.contract.units import UnixMillis
 from gateway.sidecar import wire
 from tests.harness import scripted
 from tests.harness.scripted import routed
@@ -189,4 +192,89 @@ async def test_a_client_that_leaves_is_seen_by_the_tap_and_the_pod(stack: TrapSt
         await anext(answer.aiter_raw())
     async with asyncio.timeout(10):
         await ended.wait()
+        await stack.pod.left.wait()
+
+
+async def test_the_tap_is_told_which_engine_answers_each_try(stack: TrapStack) -> None:
+    """Whom to tell to stop, in the first message of every attempt (mesh/base/engines.yaml)."""
+    told: list[str] = []
+
+    async def reading(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            if request.WhichOneof("request") == "response_headers":
+                event = read_message(request.SerializeToString(), at_ms=UnixMillis(0), at_s=0.0)
+                assert isinstance(event, ResponseHeadersArrived)
+                told.append(event.upstream)
+                yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+            else:
+                yield wire.ProcessingResponse(response_body=wire.BodyResponse())
+
+    stack.sidecar.tap = reading
+    stack.pod.statuses = [503]
+    assert (await stack.chat()).status_code == 200
+    assert told == [f"127.0.0.1:{stack.pod.port}"] * 2
+
+
+def _replaced(body: bytes, *, last: bool = False) -> Any:
+    """A reply that puts ``body`` in a chunk's place; ``last``: and would end the answer there."""
+    mutation = wire.BodyMutation(body=body) if body else wire.BodyMutation(clear_body=True)
+    if last:
+        streamed = wire.message("envoy.service.ext_proc.v3.StreamedBodyResponse")
+        mutation = wire.BodyMutation(streamed_response=streamed(body=body, end_of_stream=True))
+    common = wire.CommonResponse(body_mutation=mutation)
+    return wire.ProcessingResponse(response_body=wire.BodyResponse(response=common))
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_an_answer_that_is_ended_in_its_bytes_stays_open_until_the_engine_is_done(
+    stack: TrapStack, last: bool
+) -> None:
+    """Why an engine past max_tokens has to be told to stop: a tap can write the end, not end the transfer. A
+    reply with ``end_of_stream`` is refused, and everything passes then."""
+
+    async def ending(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        chunks = 0
+        async for request in requests:
+            if request.WhichOneof("request") == "response_headers":
+                yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+                continue
+            chunks += 1
+            if chunks < 4:
+                yield wire.ProcessingResponse(response_body=wire.BodyResponse())
+            else:
+                yield _replaced(b"data: [DONE]\n\n" if chunks == 4 else b"", last=last and chunks == 4)
+
+    stack.sidecar.tap = ending
+    received = await _events(stack, 10**6, None)
+    assert stack.pod.stream_sent.is_set(), "the engine was not stopped"
+    assert received.count(b'data: {"n":') == (stack.pod.events if last else 3)
+    assert received.endswith(b"data: [DONE]\n\n")
+    assert received.count(b"[DONE]") == 1
+
+
+async def test_an_engine_that_does_not_stop_can_be_broken_off_behind_the_end(stack: TrapStack) -> None:
+    """The client has all of its answer by then; only its transfer does not end as it should."""
+
+    async def ending(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        chunks = 0
+        async for request in requests:
+            if request.WhichOneof("request") == "response_headers":
+                yield wire.ProcessingResponse(response_headers=wire.HeadersResponse())
+                continue
+            chunks += 1
+            if chunks == 2:
+                now = wire.ImmediateResponse(status=wire.HttpStatus(code=503), body=b"{}")
+                yield wire.ProcessingResponse(immediate_response=now)
+                return
+            yield _replaced(b"data: [DONE]\n\n")
+
+    stack.sidecar.tap, stack.pod.events = ending, 10_000
+    received = b""
+    body = {"model": "m", "messages": [], "stream": True}
+    with pytest.raises(httpx.RemoteProtocolError):
+        async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            async for part in answer.aiter_raw():
+                received += part
+    assert received == b"data: [DONE]\n\n"
+    async with asyncio.timeout(10):
         await stack.pod.left.wait()

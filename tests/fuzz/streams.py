@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
-from ext_proc.metering import Ended, Meter
-from gateway.contract.units import TOKENS_MAX
+from ext_proc.charge import Ended
+from ext_proc.metering import Meter
 from gateway.openai.sse import DONE, SseParser
 from tests.corpus.streams.cases import stream_cases
 from tests.fuzz.mutation import changed_bytes, cut_up
@@ -51,8 +51,9 @@ def check_meter(subject: Meter, pieces: list[bytes], *, cut: bool) -> None:
     charge = subject.charge()
     assert subject.ended is not Ended.OPEN
     assert sum(step.ends for step in steps) <= 1
-    assert 0 <= charge.used <= 2 * TOKENS_MAX
-    assert not (charge.unknown and charge.used)
+    assert charge.used.prompt_tokens <= 1000
+    assert charge.used.completion_tokens <= 2000
+    assert not (charge.unknown and charge.used.tokens)
     assert all(isinstance(value, str) for value in charge.detail.values())
     stored = subject.answer()
     assert stored is None or subject.ended is Ended.COMPLETE
@@ -76,5 +77,6 @@ def check_stream(rng: random.Random) -> None:
         rng.choice(_KINDS),
         usage_asked=rng.random() < 0.5,
         choices=rng.choice((1, 1, 2)),
+        completion=rng.choice((3, 1000)),
     )
     check_meter(subject, pieces, cut=rng.random() < 0.3)

@@ -12,7 +12,7 @@ from ext_proc.vocabulary import CloseStream, Continue, Effect, OpeningOverdue, P
 from gateway.contract.units import Tokens
 from tests.corpus.streams.cases import StreamCase, stream_cases
 from tests.corpus.streams.seen import ZERO, Answer, Charged, charged, fits, seen_in
-from tests.unit.ext_proc.asked import GONE, answer_headers, chunk, record
+from tests.unit.ext_proc.tapped import GONE, answer_headers, chunk, record
 
 CASES_MIN = 150
 RECORD = record(usage_asked=True, usage_max=Tokens(8192))
@@ -98,7 +98,7 @@ def through(case: StreamCase, *, overdue: bool) -> tuple[Answer, Charged]:
         return client.answer(), ZERO
     (settle,) = settles
     flags = settle.detail["flags"]
-    return client.answer(), charged(unknown=settle.unknown, used=settle.used, flags=flags)
+    return client.answer(), charged(unknown=settle.unknown, used=settle.used.tokens, flags=flags)
 
 
 @pytest.mark.parametrize("case", METERED, ids=lambda case: case.name)

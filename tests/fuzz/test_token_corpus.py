@@ -8,11 +8,11 @@ import pytest
 
 from ext_authz.check import Checker
 from ext_authz.decision import Allow, AuthCode, Deny, Unavailable
-from ext_authz.keys.api_keys import ApiKeys, parse_api_keys
 from ext_authz.keys.jwk import KeySet, VerifyKey, parse_key_set
 from ext_authz.policy import AuthPolicy, Issuer, load_auth_policy
 from ext_authz.token_cache import TokenCache
 from gateway.contract.clock import ManualClock
+from gateway.keys.api_key import ApiKeys, parse_api_keys
 from tests.corpus.tokens.cases import Case, Expected, cases
 from tests.corpus.tokens.keyring import POLICY_FILE, Keyring
 from tests.corpus.tokens.mint import Mint

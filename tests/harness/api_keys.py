@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 from openai import OpenAI
 
-from ext_authz.keys.api_keys import create_api_key
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
 from gateway.contract.units import UnixMillis
+from gateway.keys.key_file import create_api_key
 from tests.harness.gateway import Gateway, until
 
 ASKED_TIMES = 6

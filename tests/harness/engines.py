@@ -90,7 +90,8 @@ class Twin(Engine):
         return read(self.truth)
 
 
-def _started(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def started(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, which ends with it; its output goes to ``log``."""
     with log.open("wb") as output:
         return subprocess.Popen(
             argv,
@@ -103,7 +104,8 @@ def _started(argv: list[str], log: Path, environment: dict[str, str]) -> subproc
         )
 
 
-def _until_ready(engine: Engine, within_s: float) -> None:
+def until_ready(engine: Engine, within_s: float) -> None:
+    """Until it can answer. Raises AssertionError with the end of its output."""
     deadline = time.monotonic() + within_s
     with httpx.Client(base_url=engine.url, timeout=2, trust_env=False) as client:
         while True:
@@ -148,11 +150,11 @@ def twin(directory: Path, *options: str, port: int = 0, name: str = "twin") -> I
         str(record),
         *options,
     ]
-    process = _started(argv, log, {"PYTHONPATH": str(ROOT)})
+    process = started(argv, log, {"PYTHONPATH": str(ROOT)})
     engine = Twin(process=process, port=port, log=log, truth=record)
     try:
         engine.port = _listening_port(process, log)
-        _until_ready(engine, TWIN_START_S)
+        until_ready(engine, TWIN_START_S)
         yield engine
     finally:
         engine.stop()
@@ -167,9 +169,9 @@ def real_sglang(
     model = ensure_model(TOOLS, lambda text: None)
     argv, environment = command(python, model, port, served_name)
     log = directory / "sglang.log"
-    engine = Engine(process=_started([*argv, *options], log, environment), port=port, log=log)
+    engine = Engine(process=started([*argv, *options], log, environment), port=port, log=log)
     try:
-        _until_ready(engine, SGLANG_START_S)
+        until_ready(engine, SGLANG_START_S)
         yield engine
     finally:
         engine.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,9 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from gateway.contract.clock import SystemClock
+from mesh.local.layout import layout_of
+from mesh.local.running import bring_down
 from tests.harness import canary
 
 T = TypeVar("T")
@@ -27,13 +31,13 @@ UNTIL_S = 20.0
 """How long a test waits for something that takes milliseconds, on a machine that is busy."""
 
 
-def free_ports() -> int:
+def free_ports(low: int = 20_000, high: int = 32_000) -> int:
     """A port P such that P and P + 1 were free a moment ago (the operators' listener is P + 1).
 
     Below 32768, where Linux takes the ports of outgoing connections from.
     """
     for _ in range(200):
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(low, high)
         with socket.socket() as first, socket.socket() as second:
             try:
                 first.bind(("127.0.0.1", port))
@@ -75,7 +79,11 @@ def overlay(directory: Path, files: Mapping[str, str]) -> Path:
 
 
 class Gateway:
-    """A running gateway. Processes are reached by part name, as ``tidegate status`` has it."""
+    """A running gateway. Processes are reached by part name, as ``tidegate status`` has it.
+
+    Started by the command line; stopped by what ``tidegate down`` calls, without a process that imports for
+    a second first (test_detach has that).
+    """
 
     def __init__(
         self, state: Path, *, engine: str, mesh: Path | None = None, envoy: str | None = None
@@ -85,13 +93,9 @@ class Gateway:
         options = ["--engine", engine, "--port", str(self.port)]
         options += ["--mesh", str(mesh)] if mesh else []
         options += ["--envoy", envoy] if envoy else []
-        self.tidegate("up", "--detach", *options)
-        exported = dict(
-            line.removeprefix("export ").split("=", 1)
-            for line in self.tidegate("env").splitlines()
-            if line.startswith("export ")
-        )
-        self.api_key = exported["OPENAI_API_KEY"].strip("'\"")
+        shown = re.search(r"^ *API key +(tg-\S+)$", self.tidegate("up", "--detach", *options), re.MULTILINE)
+        assert shown is not None
+        self.api_key = shown[1]
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
         self.operators_url = f"http://127.0.0.1:{self.port + 1}"
 
@@ -177,5 +181,5 @@ class Gateway:
     def close(self) -> None:
         """Send secrets through what still runs, stop it, and look for them in all that it left."""
         found = canary.sent_and_found(self, MODEL)
-        self.tidegate("down")
+        assert bring_down(layout_of(self.state), SystemClock(), lambda text: None) == 0
         assert found == [], "secrets were written down"

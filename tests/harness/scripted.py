@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
 from gateway.sidecar import wire
 

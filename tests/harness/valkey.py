@@ -43,10 +43,11 @@ def redis_binary() -> Path | None:
 class StoreProcess:
     """One server process; ``directory`` outlives a kill, so that ``start`` finds its append-only file."""
 
-    def __init__(self, binary: Path, flags: tuple[str, ...], directory: Path) -> None:
-        """Does not start it."""
+    def __init__(self, binary: Path, flags: tuple[str, ...], directory: Path, port: int = 0) -> None:
+        """Does not start it. ``port``: of 127.0.0.1, for replicas; 0 for none."""
         self._binary = binary
         self._flags = flags
+        self.port = port
         self.directory = directory
         self.socket = directory / "s.sock"
         self.url = f"unix://{self.socket}"
@@ -62,7 +63,17 @@ class StoreProcess:
     def start(self) -> None:
         """Start and wait until it answers PING and has loaded its data. Raises RuntimeError."""
         log = self.directory / "server.log"
-        command = [str(self._binary), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command = [
+            str(self._binary),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--unixsocket",
+            str(self.socket),
+            "--save",
+            "",
+        ]
         command += ["--dir", str(self.directory), "--daemonize", "no", *self._flags]
         with log.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -75,13 +86,17 @@ class StoreProcess:
 
     def _answers(self) -> bool:
         try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(1.0)
-                connection.connect(str(self.socket))
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith(b"+PONG")
+            return self.ask(b"PING").startswith(b"+PONG")
         except OSError:
             return False
+
+    def ask(self, command: bytes) -> bytes:
+        """The beginning of the raw reply. Raises OSError."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1.0)
+            connection.connect(str(self.socket))
+            connection.sendall(command + b"\r\n")
+            return connection.recv(4096)
 
     def kill(self) -> None:
         """SIGKILL and reap; nothing when it does not run."""
@@ -102,11 +117,11 @@ class StoreProcess:
 
 
 @contextlib.contextmanager
-def store_process(binary: Path, flags: tuple[str, ...]) -> Iterator[StoreProcess]:
+def store_process(binary: Path, flags: tuple[str, ...], port: int = 0) -> Iterator[StoreProcess]:
     """A started process in a temporary directory; both are gone afterwards."""
     # /tmp and not pytest's tmp_path: a Unix socket's path holds at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="tg-store-") as directory:
-        process = StoreProcess(binary, flags, Path(directory))
+        process = StoreProcess(binary, flags, Path(directory), port)
         process.start()
         try:
             yield process
@@ -119,6 +134,29 @@ def ledger_store(binary: Path | None = None) -> Iterator[StoreProcess]:
     """A ledger store; Valkey unless ``binary`` says otherwise."""
     with store_process(binary or valkey_binary(), LEDGER_FLAGS) as process:
         yield process
+
+
+@contextlib.contextmanager
+def replicated_store(binary: Path | None = None) -> Iterator[tuple[StoreProcess, StoreProcess]]:
+    """A ledger store and its replica, which has all that the first one has."""
+    chosen = binary or valkey_binary()
+    quick = (*LEDGER_FLAGS, "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+    with store_process(chosen, quick, free_port()) as primary:
+        follow = (*quick, "--replicaof", "127.0.0.1", str(primary.port))
+        with store_process(chosen, follow, free_port()) as replica:
+            deadline = time.monotonic() + START_S
+            while b"master_link_status:up" not in replica.ask(b"INFO replication"):
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the replica does not follow")
+                time.sleep(0.02)
+            yield primary, replica
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

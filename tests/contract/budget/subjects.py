@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.budget.ledger import (
-    UNLIMITED,
-    Account,
     BudgetLedger,
+    Draw,
     Granted,
     HoldRequest,
+    Leased,
+    LeaseRequest,
     Refused,
-    Standing,
-    Window,
-    WindowKind,
 )
+from gateway.budget.measure import FREE, Amounts, Price
 from gateway.budget.memory_ledger import MemoryLedger
-from gateway.budget.redis_ledger import org_key
+from gateway.budget.redis_keys import org_key
+from gateway.budget.window import UNLIMITED, Account, Standing, Window, WindowKind
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import AccountId, HoldId, OrgId
-from gateway.contract.units import Millis, Tokens
+from gateway.contract.units import Millis, Tokens, UnixMillis
 
 ORG: Final = OrgId("acme")
 TTL: Final = Millis(15 * 60_000)
@@ -69,20 +69,30 @@ class Subject:
         assert isinstance(answer, Refused), answer
         return answer
 
+    async def leased(self, request: LeaseRequest) -> Leased:
+        """Lease what must be granted."""
+        answer = await self.ledger.lease(request)
+        assert answer is not None
+        return answer
+
     async def minute(self, *accounts: Account) -> Standing:
-        """The minute window of the first account."""
+        """The first window of the first account."""
         return (await self.ledger.standing(ORG, accounts))[0]
 
 
+def used(tokens: int) -> Amounts:
+    """So many tokens, of which nobody says more."""
+    return Amounts(tokens=Tokens(tokens))
+
+
 def account(name: str = "org", *, minute: int = UNLIMITED, month: int = UNLIMITED) -> Account:
-    """An account with both windows."""
-    return Account(
-        id=AccountId(name),
-        windows=(
-            Window(kind=WindowKind.MINUTE, limit=Tokens(minute)),
-            Window(kind=WindowKind.MONTH, limit=Tokens(month)),
-        ),
-    )
+    """An account with the two windows that version 1 knew."""
+    return of(name, Window(kind=WindowKind.MINUTE, limit=minute), Window(kind=WindowKind.MONTH, limit=month))
+
+
+def of(name: str, *windows: Window) -> Account:
+    """An account with these windows."""
+    return Account(id=AccountId(name), windows=windows)
 
 
 def want(
@@ -95,6 +105,7 @@ def want(
     ttl: int = TTL,
     version: int = 1,
     org: OrgId = ORG,
+    price: Price = FREE,
     context: Mapping[str, str] | None = None,
 ) -> HoldRequest:
     """A request for a hold; one org account with 1,000 tokens a minute unless given."""
@@ -108,5 +119,47 @@ def want(
         units_min=Tokens(units_min),
         ttl=Millis(ttl),
         policy_version=version,
+        price=price,
         context=context or {},
+    )
+
+
+def lend(
+    lease: str,
+    *accounts: Account,
+    wanted: int = 400,
+    least: int = 1,
+    requests: int = 10,
+    share: int = 1,
+    ttl: int = 10_000,
+    version: int = 1,
+) -> LeaseRequest:
+    """A request for a lease of tokens; one org account with 1,000 tokens a minute unless given."""
+    return LeaseRequest(
+        lease=HoldId(lease),
+        org=ORG,
+        accounts=accounts or (account(minute=1000),),
+        wanted=Amounts(tokens=Tokens(wanted)),
+        wanted_requests=requests,
+        least=Amounts(tokens=Tokens(least)),
+        share=share,
+        ttl=Millis(ttl),
+        policy_version=version,
+        context={"worker": "w1"},
+    )
+
+
+def draw_of(
+    leased: Leased, hold: str, tokens: int = 100, *, ttl: int = TTL, now: int = NOON, version: int = 1
+) -> Draw:
+    """A hold out of a lease."""
+    return Draw(
+        lease=leased.lease,
+        windows=leased.windows,
+        hold=HoldId(hold),
+        amounts=Amounts(tokens=Tokens(tokens)),
+        units=Tokens(tokens),
+        expires_at=UnixMillis(now + ttl),
+        policy_version=version,
+        context={"request_id": f"r-{hold}"},
     )

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
-from gateway.budget.ledger import AMOUNT_MAX, UNLIMITED, Granted, Outcome, Refused, WindowKind
+from gateway.budget.ledger import Granted, Outcome, Refused
+from gateway.budget.measure import AMOUNT_MAX, Measure
+from gateway.budget.window import UNLIMITED, WindowKind
 from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import TOKENS_MAX, Tokens
-from tests.contract.budget.subjects import NOON, ORG, TTL, Subject, account, want
+from gateway.contract.units import TOKENS_MAX
+from tests.contract.budget.subjects import NOON, ORG, TTL, Subject, account, used, want
 
 H = HoldId("h")
 THOUSAND = account(minute=1000)
@@ -18,9 +20,18 @@ THOUSAND = account(minute=1000)
 async def test_a_hold_counts_on_every_window_of_every_account(subject: Subject) -> None:
     accounts = (account("org", minute=1000, month=5000), account("key/k1", minute=400))
     grant = await subject.reserve(want("h", *accounts, fixed=30, units=50, choices=2))
-    assert (grant.amount, grant.units, grant.repeated, grant.policy_conflict) == (130, 50, False, False)
+    assert (grant.amounts.tokens, grant.units, grant.repeated, grant.policy_conflict) == (
+        130,
+        50,
+        False,
+        False,
+    )
     assert grant.expires_at == NOON + TTL
-    assert (grant.tightest.account, grant.tightest.kind, grant.tightest.remaining) == (
+    assert (
+        grant.tightest[Measure.TOKENS].account,
+        grant.tightest[Measure.TOKENS].kind,
+        grant.tightest[Measure.TOKENS].remaining,
+    ) == (
         "key/k1",
         "minute",
         270,
@@ -48,15 +59,15 @@ async def test_units_are_lowered_to_what_every_account_can_pay(subject: Subject)
     grant = await subject.reserve(
         want("h", account(minute=1000), account("key/k", minute=107), fixed=10, units=500, choices=3)
     )
-    assert (grant.units, grant.amount, grant.tightest.remaining) == (32, 106, 1)
+    assert (grant.units, grant.amounts.tokens, grant.tightest[Measure.TOKENS].remaining) == (32, 106, 1)
 
 
 async def test_a_hold_of_nothing_is_granted_when_nothing_is_left(subject: Subject) -> None:
     await subject.reserve(want("h", THOUSAND, fixed=1000, units=0))
     grant = await subject.reserve(want("free", THOUSAND, fixed=0, units=0, units_min=16))
-    assert (grant.amount, grant.units, grant.tightest.remaining) == (0, 0, 0)
-    settled = await subject.ledger.settle(ORG, HoldId("free"), Tokens(0))
-    assert (settled.outcome, settled.posted, settled.overdraft) == (Outcome.POSTED, 0, 0)
+    assert (grant.amounts.tokens, grant.units, grant.tightest[Measure.TOKENS].remaining) == (0, 0, 0)
+    settled = await subject.ledger.settle(ORG, HoldId("free"), used(0))
+    assert (settled.outcome, settled.posted.tokens, settled.overdraft) == (Outcome.POSTED, 0, 0)
 
 
 @pytest.mark.parametrize(("units_min", "granted"), [(32, True), (33, False)])
@@ -79,7 +90,7 @@ async def test_the_window_that_resets_last_speaks_for_a_refusal(subject: Subject
 
 async def test_prompt_only_requests(subject: Subject) -> None:
     exact = account(minute=40)
-    assert (await subject.reserve(want("h", exact, fixed=40, units=0, units_min=0))).amount == 40
+    assert (await subject.reserve(want("h", exact, fixed=40, units=0, units_min=0))).amounts.tokens == 40
     assert (await subject.refused(want("i", exact, fixed=1, units=0, units_min=0))).needed == 1
 
 
@@ -88,8 +99,8 @@ async def test_the_same_id_holds_once_and_gets_the_same_grant(subject: Subject) 
     await subject.reserve(want("other", units=100))
     again = await subject.reserve(want("h", units=900, fixed=7))
     assert again.repeated
-    assert (again.amount, again.units, again.tightest, again.expires_at) == (
-        first.amount,
+    assert (again.amounts.tokens, again.units, again.tightest, again.expires_at) == (
+        first.amounts.tokens,
         first.units,
         first.tightest,
         first.expires_at,
@@ -107,21 +118,26 @@ async def test_a_resolved_id_cannot_hold_again(subject: Subject) -> None:
 
 async def test_settle_posts_what_was_used_once(subject: Subject) -> None:
     await subject.reserve(want("h", units=300))
-    first = await subject.ledger.settle(ORG, H, Tokens(120))
-    again = await subject.ledger.settle(ORG, H, Tokens(7))
+    first = await subject.ledger.settle(ORG, H, used(120))
+    again = await subject.ledger.settle(ORG, H, used(7))
     voided = await subject.ledger.void(ORG, H, reason="late")
-    assert (first.outcome, first.first, first.posted, first.overdraft) == (Outcome.POSTED, True, 120, 0)
+    assert (first.outcome, first.first, first.posted.tokens, first.overdraft) == (
+        Outcome.POSTED,
+        True,
+        120,
+        0,
+    )
     for later in (again, voided):
-        assert (later.outcome, later.first, later.posted) == (Outcome.POSTED, False, 120)
+        assert (later.outcome, later.first, later.posted.tokens) == (Outcome.POSTED, False, 120)
     standing = await subject.minute(THOUSAND)
     assert (standing.used, standing.held) == (120, 0)
 
 
 async def test_more_used_than_held_is_posted_in_full(subject: Subject) -> None:
     await subject.reserve(want("h", units=900))
-    found = await subject.ledger.settle(ORG, H, Tokens(1100))
-    assert (found.posted, found.overdraft) == (1100, 200)
-    assert (await subject.ledger.settle(ORG, H, Tokens(1))).overdraft == 200
+    found = await subject.ledger.settle(ORG, H, used(1100))
+    assert (found.posted.tokens, found.overdraft) == (1100, 200)
+    assert (await subject.ledger.settle(ORG, H, used(1))).overdraft == 200
     standing = await subject.minute(THOUSAND)
     assert (standing.used, standing.remaining) == (1100, 0)
     await subject.refused(want("i", units=1))
@@ -130,29 +146,29 @@ async def test_more_used_than_held_is_posted_in_full(subject: Subject) -> None:
 async def test_void_releases(subject: Subject) -> None:
     await subject.reserve(want("h", units=1000))
     found = await subject.ledger.void(ORG, H, reason="4xx")
-    assert (found.outcome, found.first, found.posted) == (Outcome.VOIDED, True, 0)
-    late = await subject.ledger.settle(ORG, H, Tokens(5))
-    assert (late.outcome, late.first, late.posted) == (Outcome.VOIDED, False, 0)
+    assert (found.outcome, found.first, found.posted.tokens) == (Outcome.VOIDED, True, 0)
+    late = await subject.ledger.settle(ORG, H, used(5))
+    assert (late.outcome, late.first, late.posted.tokens) == (Outcome.VOIDED, False, 0)
     assert (await subject.minute(THOUSAND)).remaining == 1000
 
 
 async def test_nothing_seen_costs_the_whole_hold_until_somebody_knows(subject: Subject) -> None:
     await subject.reserve(want("h", units=300))
-    blind = await subject.ledger.settle(ORG, H, Tokens(0), unknown=True)
-    assert (blind.outcome, blind.posted) == (Outcome.POSTED, 300)
-    assert not (await subject.ledger.settle(ORG, H, Tokens(0), unknown=True)).first
-    known = await subject.ledger.settle(ORG, H, Tokens(40))
-    assert (known.outcome, known.first, known.posted) == (Outcome.CORRECTED, True, 40)
-    assert not (await subject.ledger.settle(ORG, H, Tokens(50))).first
+    blind = await subject.ledger.settle(ORG, H, used(0), unknown=True)
+    assert (blind.outcome, blind.posted.tokens) == (Outcome.POSTED, 300)
+    assert not (await subject.ledger.settle(ORG, H, used(0), unknown=True)).first
+    known = await subject.ledger.settle(ORG, H, used(40))
+    assert (known.outcome, known.first, known.posted.tokens) == (Outcome.CORRECTED, True, 40)
+    assert not (await subject.ledger.settle(ORG, H, used(50))).first
     assert (await subject.minute(THOUSAND)).used == 40
 
 
 async def test_an_unknown_hold_changes_nothing(subject: Subject) -> None:
     for found in (
-        await subject.ledger.settle(ORG, HoldId("nobody"), Tokens(5)),
+        await subject.ledger.settle(ORG, HoldId("nobody"), used(5)),
         await subject.ledger.void(ORG, HoldId("nobody"), reason="x"),
     ):
-        assert (found.outcome, found.first, found.posted) == (Outcome.UNKNOWN, False, 0)
+        assert (found.outcome, found.first, found.posted.tokens) == (Outcome.UNKNOWN, False, 0)
     assert await subject.outbox() == []
 
 
@@ -161,15 +177,15 @@ async def test_64_at_once_never_hold_more_than_there_is(subject: Subject) -> Non
         *(subject.ledger.reserve(want(f"h{n}", THOUSAND, fixed=7, units=41, units_min=5)) for n in range(64))
     )
     granted = [answer for answer in answers if isinstance(answer, Granted)]
-    assert 1000 - 12 < sum(grant.amount for grant in granted) <= 1000
-    assert (await subject.minute(THOUSAND)).held == sum(grant.amount for grant in granted)
+    assert 1000 - 12 < sum(grant.amounts.tokens for grant in granted) <= 1000
+    assert (await subject.minute(THOUSAND)).held == sum(grant.amounts.tokens for grant in granted)
 
 
 async def test_64_tries_of_one_request_hold_once(subject: Subject) -> None:
     await asyncio.gather(*(subject.ledger.reserve(want("h", units=9)) for _ in range(64)))
-    resolved = await asyncio.gather(*(subject.ledger.settle(ORG, H, Tokens(n)) for n in range(64)))
+    resolved = await asyncio.gather(*(subject.ledger.settle(ORG, H, used(n)) for n in range(64)))
     assert sum(found.first for found in resolved) == 1
-    assert len({found.posted for found in resolved}) == 1
+    assert len({found.posted.tokens for found in resolved}) == 1
     assert len(await subject.outbox()) == 2
 
 
@@ -177,8 +193,8 @@ async def test_largest_numbers_stay_exact(subject: Subject) -> None:
     most = account(minute=TOKENS_MAX, month=TOKENS_MAX)
     for n in range(3):
         grant = await subject.reserve(want(f"h{n}", most, fixed=AMOUNT_MAX - 2, units=1))
-        assert grant.amount == AMOUNT_MAX - 1
-        await subject.ledger.settle(ORG, HoldId(f"h{n}"), AMOUNT_MAX)
+        assert grant.amounts.tokens == AMOUNT_MAX - 1
+        await subject.ledger.settle(ORG, HoldId(f"h{n}"), used(AMOUNT_MAX))
     standing = await subject.minute(most)
     assert (standing.limit, standing.used) == (TOKENS_MAX, 3 * AMOUNT_MAX)
     assert standing.remaining == TOKENS_MAX - 3 * AMOUNT_MAX

@@ -10,13 +10,13 @@ import pytest
 
 from gateway.budget.ledger import Granted, Outcome
 from gateway.budget.redis_connection import CONNECTIONS_MAX, connect
-from gateway.budget.redis_ledger import DEADLINE, EPOCH_KEY, ORGS_KEY, RedisLedger, org_key
+from gateway.budget.redis_keys import EPOCH_KEY, ORGS_KEY, org_key
+from gateway.budget.redis_ledger import DEADLINE, RedisLedger
 from gateway.contract.clock import SystemClock
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import Tokens
 from tests.contract.budget.conftest import binary_of
-from tests.contract.budget.subjects import ORG, PATIENT, Subject, account, want
+from tests.contract.budget.subjects import ORG, PATIENT, Subject, account, used, want
 from tests.harness.valkey import StoreProcess, ledger_store
 
 H = HoldId("h")
@@ -26,7 +26,7 @@ THOUSAND = account(minute=1000, month=1000)
 def every_verb(ledger: RedisLedger) -> list[Callable[[], Coroutine[Any, Any, object]]]:
     return [
         lambda: ledger.reserve(want("h2")),
-        lambda: ledger.settle(ORG, H, Tokens(1)),
+        lambda: ledger.settle(ORG, H, used(1)),
         lambda: ledger.void(ORG, H, reason="x"),
         lambda: ledger.expire(ORG),
         lambda: ledger.note(ORG, "cache.hit", {}),
@@ -128,7 +128,7 @@ async def test_founding_twice_changes_nothing(stored: Subject) -> None:
 async def test_a_store_without_the_functions_gets_them(stored: Subject) -> None:
     await stored.reserve(want("h"))
     await stored.client.function_flush()
-    assert (await stored.ledger.settle(ORG, H, Tokens(3))).outcome is Outcome.POSTED
+    assert (await stored.ledger.settle(ORG, H, used(3))).outcome is Outcome.POSTED
 
 
 async def test_a_full_store_refuses_to_hold_and_still_settles(stored: Subject) -> None:
@@ -137,14 +137,14 @@ async def test_a_full_store_refuses_to_hold_and_still_settles(stored: Subject) -
     try:
         with pytest.raises(LedgerUnavailable):
             await stored.ledger.reserve(want("i"))
-        assert (await stored.ledger.settle(ORG, H, Tokens(3))).outcome is Outcome.POSTED
+        assert (await stored.ledger.settle(ORG, H, used(3))).outcome is Outcome.POSTED
     finally:
         await stored.client.config_set("maxmemory", 0)
 
 
 async def test_windows_long_ended_and_settled_are_dropped(stored: Subject) -> None:
     await stored.reserve(want("h"))
-    await stored.ledger.settle(ORG, H, Tokens(1))
+    await stored.ledger.settle(ORG, H, used(1))
     await stored.pass_time(40 * 24 * 3_600_000)
     await stored.ledger.expire(ORG)
     assert await stored.client.keys(org_key(ORG, "w:*").replace("{", "[{]")) == []
@@ -183,7 +183,7 @@ async def test_a_frozen_store_is_unavailable_within_the_deadline_and_well_afterw
 async def test_a_killed_store_comes_back_with_its_books(own_store: StoreProcess, ledger: RedisLedger) -> None:
     first = await ledger.reserve(want("h", THOUSAND, units=300))
     await ledger.reserve(want("i", THOUSAND, units=200))
-    await ledger.settle(ORG, HoldId("i"), Tokens(150))
+    await ledger.settle(ORG, HoldId("i"), used(150))
     own_store.kill()
     for verb in every_verb(ledger):
         with pytest.raises(LedgerUnavailable):
@@ -192,10 +192,10 @@ async def test_a_killed_store_comes_back_with_its_books(own_store: StoreProcess,
     again = await ledger.reserve(want("h", THOUSAND, units=300))
     assert isinstance(first, Granted)
     assert isinstance(again, Granted)
-    assert (again.repeated, again.amount, again.tightest) == (True, 300, first.tightest)
+    assert (again.repeated, again.amounts.tokens, again.tightest) == (True, 300, first.tightest)
     month = (await ledger.standing(ORG, (THOUSAND,)))[1]
     assert (month.used, month.held) == (150, 300)
-    assert not (await ledger.settle(ORG, HoldId("i"), Tokens(9))).first
+    assert not (await ledger.settle(ORG, HoldId("i"), used(9))).first
 
 
 async def test_real_time_is_the_stores(ledger: RedisLedger) -> None:
@@ -203,7 +203,7 @@ async def test_real_time_is_the_stores(ledger: RedisLedger) -> None:
     assert abs(await ledger.tick(ORG) - SystemClock().unix_ms()) < 10_000
     while not await ledger.expire(ORG):
         pass  # each round asks the store
-    assert (await ledger.settle(ORG, H, Tokens(1))).outcome is Outcome.CORRECTED
+    assert (await ledger.settle(ORG, H, used(1))).outcome is Outcome.CORRECTED
 
 
 @pytest.mark.parametrize("url", ["", "ledger.sock", "http://x", "unix:relative.sock"])

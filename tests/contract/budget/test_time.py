@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.budget.ledger import TOMBSTONE_TTL, WINDOW_KEPT, Granted, Outcome
+from gateway.budget.window import Window, WindowKind
 from gateway.contract.ids import HoldId
-from gateway.contract.units import Tokens
-from tests.contract.budget.subjects import NOON, ORG, Subject, account, want
+from tests.contract.budget.subjects import NOON, ORG, Subject, account, of, used, want
 
 H = HoldId("h")
 THOUSAND = account(minute=1000)
@@ -30,14 +30,14 @@ async def test_expiry_charges_in_full_and_a_late_settle_corrects(subject: Subjec
     assert list(await subject.ledger.expire(ORG)) == ["h"]
     standing = await subject.minute(THOUSAND)
     assert (standing.used, standing.held) == (500, 50)
-    blind = await subject.ledger.settle(ORG, H, Tokens(0), unknown=True)
-    assert (blind.outcome, blind.first, blind.posted) == (Outcome.EXPIRED, False, 300)
+    blind = await subject.ledger.settle(ORG, H, used(0), unknown=True)
+    assert (blind.outcome, blind.first, blind.posted.tokens) == (Outcome.EXPIRED, False, 300)
     assert (await subject.ledger.void(ORG, H, reason="late")).outcome is Outcome.EXPIRED
-    down = await subject.ledger.settle(ORG, H, Tokens(10))
-    up = await subject.ledger.settle(ORG, HoldId("i"), Tokens(230))
-    assert (down.outcome, down.first, down.posted, down.overdraft) == (Outcome.CORRECTED, True, 10, 0)
-    assert (up.outcome, up.first, up.posted, up.overdraft) == (Outcome.CORRECTED, True, 230, 30)
-    assert not (await subject.ledger.settle(ORG, H, Tokens(11))).first
+    down = await subject.ledger.settle(ORG, H, used(10))
+    up = await subject.ledger.settle(ORG, HoldId("i"), used(230))
+    assert (down.outcome, down.first, down.posted.tokens, down.overdraft) == (Outcome.CORRECTED, True, 10, 0)
+    assert (up.outcome, up.first, up.posted.tokens, up.overdraft) == (Outcome.CORRECTED, True, 230, 30)
+    assert not (await subject.ledger.settle(ORG, H, used(11))).first
     standing = await subject.minute(THOUSAND)
     assert (standing.used, standing.held) == (240, 50)
 
@@ -45,7 +45,7 @@ async def test_expiry_charges_in_full_and_a_late_settle_corrects(subject: Subjec
 async def test_an_overdue_hold_that_nobody_swept_settles_as_usual(subject: Subject) -> None:
     await subject.reserve(want("h", units=300, ttl=1_000))
     subject.advance(2_000)
-    assert (await subject.ledger.settle(ORG, H, Tokens(10))).outcome is Outcome.POSTED
+    assert (await subject.ledger.settle(ORG, H, used(10))).outcome is Outcome.POSTED
     assert list(await subject.ledger.expire(ORG)) == []
 
 
@@ -55,7 +55,7 @@ async def test_a_settle_after_rollover_posts_to_the_window_of_its_reserve(subjec
     await subject.pass_time(50_000)
     fresh = await subject.reserve(want("i", limited, units=1000))
     assert fresh.units == 1000
-    await subject.ledger.settle(ORG, H, Tokens(100))
+    await subject.ledger.settle(ORG, H, used(100))
     minute, month = await subject.ledger.standing(ORG, (limited,))
     assert (minute.used, minute.held) == (0, 1000)
     assert (month.used, month.held) == (100, 1000)
@@ -65,11 +65,11 @@ async def test_a_settle_after_rollover_posts_to_the_window_of_its_reserve(subjec
 
 async def test_resolved_holds_are_remembered_for_a_day(subject: Subject) -> None:
     await subject.reserve(want("h"))
-    await subject.ledger.settle(ORG, H, Tokens(1))
+    await subject.ledger.settle(ORG, H, used(1))
     await subject.pass_time(TOMBSTONE_TTL - 1)
-    assert (await subject.ledger.settle(ORG, H, Tokens(1))).outcome is Outcome.POSTED
+    assert (await subject.ledger.settle(ORG, H, used(1))).outcome is Outcome.POSTED
     await subject.pass_time(1)
-    assert (await subject.ledger.settle(ORG, H, Tokens(1))).outcome is Outcome.UNKNOWN
+    assert (await subject.ledger.settle(ORG, H, used(1))).outcome is Outcome.UNKNOWN
     assert isinstance(await subject.ledger.reserve(want("h")), Granted)
 
 
@@ -80,7 +80,7 @@ async def test_a_correction_finds_its_window_however_late_the_sweep_was(subject:
     await subject.ledger.expire(ORG)
     await subject.pass_time(TOMBSTONE_TTL - 1)
     await subject.ledger.expire(ORG)
-    assert (await subject.ledger.settle(ORG, H, Tokens(5))).outcome is Outcome.CORRECTED
+    assert (await subject.ledger.settle(ORG, H, used(5))).outcome is Outcome.CORRECTED
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,25 @@ async def test_time_never_goes_back(subject: Subject) -> None:
     assert await subject.ledger.tick(ORG) == NOON + 60_000
     await subject.reserve(want("i", units=1000))
     await subject.refused(want("j"))
+
+
+async def test_a_leap_that_returns_between_two_ticks_grants_nothing_twice(subject: Subject) -> None:
+    rolling = of("org", Window(kind=WindowKind.ROLLING, limit=1000, seconds=60))
+    await subject.reserve(want("h", rolling, units=400))
+    subject.clock.advance_ms(59_000)
+    ahead = await subject.reserve(want("i", rolling, units=1000))
+    subject.clock.advance_ms(-59_000)
+    assert ahead.units == 600
+    await subject.refused(want("j", rolling))
+    assert (await subject.minute(rolling)).held == 1000
+
+
+async def test_looking_moves_no_time(subject: Subject) -> None:
+    """Nor does telling the store a zone, which looking may need."""
+    await subject.reserve(want("h"))
+    subject.clock.advance_ms(999)
+    await subject.ledger.standing(
+        ORG, (of("key/k", Window(kind=WindowKind.DAY, limit=1, zone="Asia/Tokyo")),)
+    )
+    subject.clock.advance_ms(-999)
+    assert await subject.ledger.tick(ORG) == NOON

@@ -1,10 +1,9 @@
-"""The real SGLang, started once for this folder, the twin beside it, and which cases ran on which."""
+"""The real SGLang, the twin beside it, and which cases ran on which."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from inference.cases import QUEUED_MAX, RUNNING_MAX, Case
 from inference.record import Recorded, ask
-from tests.harness.engines import Engine, Twin, real_sglang, twin
+from tests.harness.engines import Engine, Twin, twin
 
 HERE = "tests/contract/inference/"
 ANSWER_S = 120.0
@@ -28,14 +27,9 @@ NOTICE_MS = 1000
 
 
 @pytest.fixture(scope="session")
-def sglang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def sglang(limited_sglang: Engine) -> Engine:
     """The real one, with the limits that the cases count on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    limits = ["--max-running-requests", str(RUNNING_MAX), "--max-queued-requests", str(QUEUED_MAX)]
-    with real_sglang(tmp_path_factory.mktemp("sglang"), *limits, port=port) as running:
-        yield running
+    return limited_sglang
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +42,7 @@ def same_twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
         yield running
 
 
-@pytest.fixture(params=["twin", "sglang"])
+@pytest.fixture(params=["twin", pytest.param("sglang", marks=pytest.mark.real_sglang("limited"))])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each in turn."""
     found: Engine = request.getfixturevalue("same_twin" if request.param == "twin" else "sglang")

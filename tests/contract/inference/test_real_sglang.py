@@ -15,6 +15,7 @@ from tests.contract.inference.conftest import ANSWER_S, answered
 from tests.contract.inference.shape import body
 from tests.harness.engines import Engine
 
+pytestmark = pytest.mark.real_sglang("limited")
 CHECKED = (
     *("chat-stop", "chat-two-choices", "chat-developer", "chat-parts"),
     *("chat-stream-continuous", "chat-stream-logprobs", "chat-stream-usage"),
@@ -48,8 +49,9 @@ def test_it_speaks_english(sglang: Engine) -> None:
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.real_sglang("limited", ends=True)
 def test_it_serves_while_it_drains(sglang: Engine) -> None:
-    """The last of this engine's tests: it ends."""
+    """The last of this engine's tests, those of the dataplane too: it ends."""
 
     async def asked() -> list[Recorded]:
         def terminate() -> None:

@@ -23,20 +23,20 @@ _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 class CorpusEngine:
-    """``port`` is where it listens; ``asked`` counts the generating requests by case."""
+    """``ports`` are where it listens, each a pod to Envoy; ``asked`` counts generating requests by case."""
 
     def __init__(self) -> None:
         """Not listening yet."""
-        self.port = 0
-        self.arrived = threading.Event()
-        """Set by a client that has what a case's end waits for."""
+        self.ports: list[int] = []
         self.asked: dict[str, int] = {}
         self._cases = {case.name: case for case in stream_cases()}
+        self.arrived = {name: threading.Event() for name in self._cases}
+        """By case, set by the client that has what the case's end waits for, and cleared before it asks."""
 
     @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self.port}"
+    def urls(self) -> str:
+        """Base URLs, as ``--engine`` takes them."""
+        return ",".join(f"http://127.0.0.1:{port}" for port in self.ports)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -68,8 +68,8 @@ class CorpusEngine:
             writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
             await writer.drain()
         if case.after:
-            assert await asyncio.to_thread(self.arrived.wait, ARRIVE_S), "nothing reached the client"
-            self.arrived.clear()
+            arrived = self.arrived[case.name]
+            assert await asyncio.to_thread(arrived.wait, ARRIVE_S), "nothing reached the client"
         match case.end, framing:
             case "end", "odd-size":
                 writer.write(b"zz\r\n")
@@ -102,16 +102,19 @@ class CorpusEngine:
 
 
 @contextmanager
-def corpus_engine() -> Iterator[CorpusEngine]:
-    """On a free port of 127.0.0.1, in a thread of its own."""
+def corpus_engine(pods: int = 1) -> Iterator[CorpusEngine]:
+    """On so many free ports of 127.0.0.1, in a thread of its own."""
     engine, ready, stop = CorpusEngine(), threading.Event(), threading.Event()
 
     async def main() -> None:
-        server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=_BODY_MAX)
-        engine.port = server.sockets[0].getsockname()[1]
+        servers = [
+            await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=_BODY_MAX) for _ in range(pods)
+        ]
+        engine.ports = [server.sockets[0].getsockname()[1] for server in servers]
         ready.set()
         await asyncio.to_thread(stop.wait)
-        server.close()
+        for server in servers:
+            server.close()
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()

@@ -14,9 +14,10 @@ from typing import TypeVar
 import orjson
 
 from gateway.bookkeeper import verify
-from gateway.budget.ledger import Account, HoldRequest, Standing, Window, WindowKind
+from gateway.budget.ledger import HoldRequest
 from gateway.budget.redis_connection import connect
 from gateway.budget.redis_ledger import RedisLedger
+from gateway.budget.window import Account, Standing, Window, WindowKind
 from gateway.contract.ids import AccountId, HoldId, OrgId
 from gateway.contract.units import Millis, Tokens
 from gateway.events.chain import read_line
@@ -72,7 +73,8 @@ class Bookkeeper:
         self.books, self.socket, self.log = directory / "books", directory / "b.sock", directory / "log"
         self._program, self._store = program, store
         self._process: subprocess.Popen[bytes] | None = None
-        self.ledger = RedisLedger(connect(store.url, timeout=PATIENT))
+        self.client = connect(store.url, timeout=PATIENT)
+        self.ledger = RedisLedger(self.client)
 
     def start(self) -> None:
         own = {

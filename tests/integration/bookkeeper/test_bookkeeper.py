@@ -9,8 +9,8 @@ import pytest
 
 from gateway.bookkeeper import verify
 from gateway.budget.ledger import Outcome
+from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, RequestId
-from gateway.contract.units import Tokens
 from gateway.events.event import EventType
 from gateway.events.segment import segments_of
 from gateway.sidecar import wire
@@ -25,7 +25,7 @@ async def test_decisions_into_books_that_verify(bookkeeper: Bookkeeper) -> None:
     await bookkeeper.serves()
     for number in range(30):
         await bookkeeper.ledger.reserve(want(f"h{number}"))
-        await bookkeeper.ledger.settle(ORG, HoldId(f"h{number}"), Tokens(number))
+        await bookkeeper.ledger.settle(ORG, HoldId(f"h{number}"), Amounts.of(0, number))
     events = await bookkeeper.has(60)
     used = [
         event.amounts["used"] for event in events if event.type is EventType.HOLD_SETTLED and event.amounts
@@ -63,7 +63,7 @@ async def test_the_access_log_ends_holds(bookkeeper: Bookkeeper) -> None:
     holds = ("refused", "left-early", "left-late", "answered", "settled")
     for hold in holds:
         await bookkeeper.ledger.reserve(want(hold))
-    await bookkeeper.ledger.settle(ORG, HoldId("settled"), Tokens(3))
+    await bookkeeper.ledger.settle(ORG, HoldId("settled"), Amounts.of(0, 3))
     async with channel(bookkeeper.socket) as opened:
         # As Envoy does: a client-streaming call that it never half-closes.
         call = opened.stream_unary(wire.STREAM_ACCESS_LOGS)()
@@ -92,7 +92,7 @@ async def test_the_access_log_ends_holds(bookkeeper: Bookkeeper) -> None:
     assert [event.hold for event in accesses] == [*holds]
     standing = await bookkeeper.standing()
     assert (standing.used, standing.held) == (103, 100)
-    late = await bookkeeper.ledger.settle(ORG, HoldId("left-late"), Tokens(40))
+    late = await bookkeeper.ledger.settle(ORG, HoldId("left-late"), Amounts.of(0, 40))
     assert late.outcome is Outcome.CORRECTED, "a tap that comes late makes it exact"
 
 
@@ -133,12 +133,12 @@ async def test_an_emptied_ledger_stays_closed(bookkeeper: Bookkeeper, running: b
     await bookkeeper.has(1)
     if not running:
         assert bookkeeper.stop() == 0
-    await bookkeeper.ledger._client.flushall()
+    await bookkeeper.client.flushall()
     if not running:
         bookkeeper.start()
     await until(lambda: _said(bookkeeper, "books.ledger_emptied"), "it is said")
     await until(lambda: _not_serving(bookkeeper), "not serving")
-    assert await bookkeeper.ledger._client.get("tg:epoch") is None
+    assert await bookkeeper.client.get("tg:epoch") is None
     assert await bookkeeper.verified() == verify.BROKEN
 
 

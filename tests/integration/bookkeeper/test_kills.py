@@ -69,7 +69,7 @@ async def _founded(bookkeeper: Bookkeeper) -> bool:
 
 
 async def _empty(bookkeeper: Bookkeeper) -> bool:
-    return not await bookkeeper.ledger._client.xlen(f"tg:{{{ORG}}}:outbox")
+    return not await bookkeeper.client.xlen(f"tg:{{{ORG}}}:outbox")
 
 
 async def _anchored(bookkeeper: Bookkeeper) -> bool:

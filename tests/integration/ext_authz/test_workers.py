@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ext_authz.keys.api_keys import create_api_key, revoke_api_key
 from gateway.contract.clock import SystemClock
 from gateway.contract.ids import KeyId
+from gateway.keys.key_file import create_api_key, revoke_api_key
 from gateway.sidecar import client, wire
 from mesh.local.credentials import Credentials, demo_principal, ensure_credentials
 

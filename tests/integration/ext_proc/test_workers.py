@@ -16,8 +16,8 @@ import orjson
 import pytest
 import redis.asyncio
 
+from gateway.budget.admission import AdmissionRecord, CacheStatus
 from gateway.budget.redis_ledger import RedisLedger
-from gateway.contract.admission import AdmissionRecord, CacheStatus
 from gateway.contract.ids import HoldId, OrgId
 from gateway.telemetry.metrics import exposition
 from tests.harness.valkey import StoreProcess, cache_store, ledger_store
@@ -31,9 +31,8 @@ from tests.integration.ext_proc.worker import (
     stream,
     write_policy,
 )
-from tests.unit.ext_proc.asked import RULES
 from tests.unit.ext_proc.engine_answers import WHOLE, words
-from tests.unit.ext_proc.test_server import CALLER
+from tests.unit.ext_proc.streams import ACCOUNTS
 
 ACME = OrgId("acme")
 
@@ -58,7 +57,7 @@ class Site:
 
     async def counts(self) -> tuple[int, int]:
         """Used and held of the org's month."""
-        standings = await self.ledger.standing(ACME, RULES.budgets.accounts_for(CALLER))
+        standings = await self.ledger.standing(ACME, ACCOUNTS)
         return standings[1].used, standings[1].held
 
 

@@ -34,6 +34,9 @@ def client(tmp_path: Path) -> httpx.AsyncClient:
         budgets=Watched(lambda: load_budget_policy(budgets), (budgets,)),
         ledger=MemoryLedger(ManualClock()),
         metrics_dir=str(tmp_path),
+        books_dir=tmp_path,
+        pseudonym_key=bytes(32),
+        clock=ManualClock(),
     )
     transport = httpx.ASGITransport(app=Application(state))
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")

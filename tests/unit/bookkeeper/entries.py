@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Final
 
 from gateway.bookkeeper.access import AccessEntry
-from gateway.contract.admission import AdmissionRecord, Verdict
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
 from gateway.sidecar import wire
 

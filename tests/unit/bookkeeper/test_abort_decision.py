@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.bookkeeper.access import Abort, abort_of
+from gateway.bookkeeper.access import Abort, abort_at_limit, abort_of
 from gateway.bookkeeper.codec import read_message
-from gateway.contract.admission import Verdict
+from gateway.budget.admission import Verdict
+from gateway.events.event import Event, EventType
 from tests.unit.bookkeeper.entries import entry, logged, message, record
 from tests.unit.mesh.policy import compiled, listener
 
@@ -91,3 +92,50 @@ def test_routes_to_engines_are_told_by_their_names() -> None:
         asks = [header["name"] for header in route["match"].get("headers", [])]
         told = abort_of(abandoned(route=route["name"])) is not None
         assert told == ("x-tidegate-pool" in asks), route["name"]
+
+
+def at_limit(**changed: str) -> Event:
+    """What the tap's settle of a stream past its max_tokens becomes in the books."""
+    context = {
+        "endpoint": "chat.completions",
+        "detail.ended": "limit",
+        "detail.upstream": ENGINE,
+        "detail.choices": "1",
+    }
+    return Event(
+        id="acme/1-1",
+        type=EventType(changed.pop("type", "hold.settled")),
+        at_ms=1,
+        region="local",
+        org="acme",
+        request_id=changed.pop("request_id", "r-1"),
+        context={**context, **{name.replace("__", "."): text for name, text in changed.items()}},
+    )
+
+
+def test_a_stream_past_its_limit_is_aborted() -> None:
+    assert abort_at_limit(at_limit()) == Abort(engine=ENGINE, rids=("r-1",))
+    assert abort_at_limit(at_limit(type="hold.corrected")) is not None, "it had expired before"
+    two = abort_at_limit(at_limit(endpoint="completions", detail__choices="2"))
+    assert two == Abort(engine=ENGINE, rids=("r-1_0", "r-1_1"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "hold.voided"},
+        {"type": "access"},
+        {"request_id": ""},
+        {"endpoint": "embeddings"},
+        {"endpoint": ""},
+        {"detail__ended": "complete"},
+        {"detail__upstream": ""},
+        {"detail__upstream": "engine.example:30000"},
+        {"detail__upstream": "/run/api.sock"},
+        {"detail__choices": "2"},  # a chat's: ids that nobody knows
+        {"detail__choices": "-1"},
+        {"detail__choices": ""},
+    ],
+)
+def test_other_events_abort_nothing(changes: dict[str, str]) -> None:
+    assert abort_at_limit(at_limit(**changes)) is None

@@ -13,6 +13,7 @@ from gateway.bookkeeper import aborting as module
 from gateway.bookkeeper.aborting import LATE_S, QUEUE_MAX, Aborting
 from gateway.bookkeeper.access import Abort
 from gateway.contract.clock import ManualClock
+from gateway.events.event import Event, EventType
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
@@ -84,6 +85,29 @@ async def test_an_engine_is_told_the_request(monkeypatch: pytest.MonkeyPatch) ->
             b'POST /abort_request HTTP/1.1 {"rid":"r-2_1"}',
         ]
     assert ok() == 3
+
+
+def settled(number: str, **detail: str) -> Event:
+    told = {"ended": "limit", "choices": "1", **detail}
+    return Event(
+        id=f"acme/{number}",
+        type=EventType.HOLD_SETTLED,
+        at_ms=1,
+        region="local",
+        org="acme",
+        request_id=f"r-{number}",
+        context={"endpoint": "chat.completions", **{f"detail.{name}": text for name, text in told.items()}},
+    )
+
+
+async def test_an_engine_past_its_limit_is_told_once() -> None:
+    async with engine() as asked:
+        aborting = Aborting(ManualClock())
+        events = [settled("1", upstream=asked.address), settled("2", upstream=asked.address, ended="cut")]
+        aborting.notice(events)
+        aborting.notice([*events, settled("3", upstream=asked.address)])
+        await told(aborting)
+        assert asked.asked == [f'POST /abort_request HTTP/1.1 {{"rid":"r-{n}"}}'.encode() for n in (1, 3)]
 
 
 async def test_a_refusal_is_counted_and_a_redirect_not_followed() -> None:

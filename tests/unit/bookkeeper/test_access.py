@@ -17,6 +17,7 @@ from gateway.bookkeeper.access import (
     resolution_of,
 )
 from gateway.bookkeeper.codec import FLAGS, read_message
+from gateway.budget.measure import Amounts
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId, RegionName
 from gateway.events.codec import decode, encode
@@ -37,7 +38,15 @@ UNKNOWN = SettleUnknown(org=ORG, hold=HoldId("r-1"))
         (400, (), "10.0.0.1:30000", VOID),
         (429, (), "", VOID),
         (503, ("UF", "URX"), "10.0.0.1:30000", VOID),
-        (504, ("UT",), "10.0.0.1:30000", VOID),
+        (504, ("UT",), "10.0.0.1:30000", UNKNOWN),  # our side gave up; the engine had worked until then
+        (504, ("URX", "UT"), "10.0.0.1:30000", UNKNOWN),
+        (504, ("SI",), "10.0.0.1:30000", UNKNOWN),
+        (408, ("DT",), "10.0.0.1:30000", UNKNOWN),
+        (503, ("LR",), "10.0.0.1:30000", UNKNOWN),
+        (504, ("UT",), "", VOID),  # no engine had it
+        (503, ("UC", "URX"), "10.0.0.1:30000", VOID),  # the engine's side failed
+        (503, ("UO",), "10.0.0.1:30000", VOID),
+        (502, (), "10.0.0.1:30000", VOID),
         (503, ("DC",), "10.0.0.1:30000", VOID),
         (0, ("DC",), "", VOID),  # gone before any engine had it
         (0, ("DC",), "10.0.0.1:30000", UNKNOWN),  # an engine worked on it, nobody saw how much
@@ -49,6 +58,18 @@ UNKNOWN = SettleUnknown(org=ORG, hold=HoldId("r-1"))
 def test_how_a_hold_ends(code: int, flags: tuple[str, ...], upstream: str, expected: object) -> None:
     found = entry(code=code, flags=flags, upstream_host=upstream)
     assert resolution_of(found) == expected
+
+
+@pytest.mark.parametrize(("code", "flags"), [(503, ()), (504, ("UT",)), (0, ("DC",))])
+def test_a_hold_out_of_a_lease_is_resolved_with_its_draw(code: int, flags: tuple[str, ...]) -> None:
+    leased = record(lease=HoldId("l-1"), held=Amounts.of(5, 7), event_context='{"team":"red"}')
+    found = resolution_of(entry(code=code, flags=flags, record=leased))
+    assert found is not None
+    assert found.draw is not None
+    assert (found.draw.lease, found.draw.amounts) == ("l-1", Amounts.of(5, 7))
+    strange = resolution_of(entry(code=code, flags=flags, record=record(lease=HoldId("{"))))
+    assert strange is not None
+    assert strange.draw is None
 
 
 def test_requests_without_a_hold_resolve_nothing() -> None:

@@ -10,8 +10,9 @@ import pytest
 from gateway.bookkeeper.condition import PAUSE_S_MAX, Condition
 from gateway.bookkeeper.heartbeat import TICK_EVERY, Heartbeat
 from gateway.bookkeeper.witness import Witness, disagreement
-from gateway.budget.ledger import FORWARD_JUMP_MAX, Account, HoldRequest, Standing, Window, WindowKind
+from gateway.budget.ledger import FORWARD_JUMP_MAX, HoldRequest
 from gateway.budget.memory_ledger import MemoryLedger
+from gateway.budget.window import Account, Standing, Window, WindowKind
 from gateway.contract.clock import ManualClock
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import AccountId, HoldId, OrgId

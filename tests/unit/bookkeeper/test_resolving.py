@@ -13,12 +13,13 @@ from gateway.bookkeeper.access import SettleUnknown, Void
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.reception import Reception
 from gateway.bookkeeper.resolving import Resolving
-from gateway.budget.ledger import Outcome, Resolved
+from gateway.budget.ledger import Draw, LeaseRequest, Outcome, Resolved
+from gateway.budget.measure import Amounts
 from gateway.budget.memory_ledger import MemoryLedger
 from gateway.contract.clock import ManualClock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId, RegionName
-from gateway.contract.units import Tokens
+from gateway.contract.units import Millis, Tokens
 from tests.unit.bookkeeper.entries import logged, message, record
 from tests.unit.bookkeeper.stand_ins import KeptLog
 from tests.unit.bookkeeper.test_heartbeat import ACCOUNT, ACME, want
@@ -31,11 +32,11 @@ class Away(MemoryLedger):
         super().__init__(ManualClock())
         self.times = times
 
-    async def void(self, org: OrgId, hold: HoldId, *, reason: str) -> Resolved:
+    async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         self.times -= 1
         if self.times >= 0:
             raise LedgerUnavailable("away")
-        return await super().void(org, hold, reason=reason)
+        return await super().void(org, hold, reason=reason, draw=draw)
 
 
 async def finished(resolving: Resolving) -> None:
@@ -50,7 +51,7 @@ async def test_void_and_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = MemoryLedger(ManualClock())
     for hold in ("void", "unknown", "settled"):
         await ledger.reserve(want(hold))
-    await ledger.settle(ACME, HoldId("settled"), Tokens(7))
+    await ledger.settle(ACME, HoldId("settled"), Amounts.of(3, 4))
     resolving = Resolving(ledger, KeptLog())
     assert resolving.offer(Void(org=ACME, hold=HoldId("void")))
     assert resolving.offer(SettleUnknown(org=ACME, hold=HoldId("unknown")))
@@ -61,6 +62,44 @@ async def test_void_and_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     standing = (await ledger.standing(ACME, [ACCOUNT]))[0]
     assert (standing.held, standing.used) == (0, 107)
     assert (await ledger.void(ACME, HoldId("settled"), reason="again")).outcome is Outcome.POSTED
+
+
+async def test_a_hold_of_a_lease_is_resolved_though_the_ledger_has_not_heard_of_it() -> None:
+    ledger = MemoryLedger(ManualClock())
+    wanted = Amounts.of(500, 500)
+    leased = await ledger.lease(
+        LeaseRequest(
+            lease=HoldId("l"),
+            org=ACME,
+            accounts=(ACCOUNT,),
+            wanted=wanted,
+            wanted_requests=9,
+            least=Amounts(),
+            share=1,
+            ttl=Millis(9_000),
+            policy_version=1,
+        )
+    )
+    assert leased is not None
+    draws = [
+        Draw(
+            lease=leased.lease,
+            windows=leased.windows,
+            hold=HoldId(hold),
+            amounts=Amounts.of(10, 20),
+            units=Tokens(20),
+            expires_at=leased.expires_at,
+            policy_version=1,
+        )
+        for hold in ("void", "unknown")
+    ]
+    resolving = Resolving(ledger, KeptLog())
+    resolving.offer(Void(org=ACME, hold=draws[0].hold, draw=draws[0]))
+    resolving.offer(SettleUnknown(org=ACME, hold=draws[1].hold, draw=draws[1]))
+    await finished(resolving)
+    await ledger.return_lease(ACME, leased.lease)
+    standing = (await ledger.standing(ACME, [ACCOUNT]))[0]
+    assert (standing.held, standing.used) == (0, 30)
 
 
 async def test_a_ledger_that_is_away_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:

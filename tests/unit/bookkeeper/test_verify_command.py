@@ -63,6 +63,7 @@ def test_json_has_stable_keys(
     assert sorted(fields) == [
         "anchor",
         "anchor_state",
+        "archived",
         "clean",
         "events",
         "head",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from gateway.budget.ledger import UNLIMITED, WindowKind
 from gateway.budget.policy import BudgetPolicy, budget_policy_from, load_budget_policy
+from gateway.budget.window import UNLIMITED, Account
 from gateway.config.document import PolicyError, parse_documents
 from gateway.contract.errors import PermissionDenied
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
@@ -42,10 +43,14 @@ def caller(org: str = "acme", key: str = "k1", tier: str = "standard") -> Princi
     return Principal(org=OrgId(org), team=TeamId("t"), user=UserId("u"), key=KeyId(key), tier=Tier(tier))
 
 
+def accounts(principal: Principal, text: str = TEXT) -> tuple[Account, ...]:
+    return policy(text).accounts_for(principal, model="m", user="a1b2")
+
+
 def limits(principal: Principal, text: str = TEXT) -> dict[str, int]:
     return {
         f"{account.id} {window.kind}": window.limit
-        for account in policy(text).accounts_for(principal)
+        for account in accounts(principal, text)
         for window in account.windows
     }
 
@@ -59,13 +64,13 @@ def test_a_key_takes_from_its_tier_what_it_does_not_say() -> None:
 
 
 def test_every_account_has_every_window_so_that_a_limit_can_be_taken_away() -> None:
-    for account in policy().accounts_for(caller(tier="free")):
-        assert [window.kind for window in account.windows] == list(WindowKind)
+    for account in accounts(caller(tier="free")):
+        assert [window.span for window in account.windows] == ["minute", "month"]
 
 
 def test_orgs_that_are_not_listed() -> None:
     with pytest.raises(PermissionDenied) as refusal:
-        policy().accounts_for(caller(org="stranger"))
+        accounts(caller(org="stranger"))
     assert refusal.value.code == "org_not_allowed"
     assert limits(caller(org="stranger"), TEXT + '  "*": {tokens_per_month: 9}\n')["org month"] == 9
     assert limits(caller(), TEXT + '  "*": {tokens_per_minute: 9}\n')["org minute"] == 500
@@ -74,7 +79,7 @@ def test_orgs_that_are_not_listed() -> None:
 def test_tiers() -> None:
     found = policy().tier(caller(tier="free"))
     assert (found.priority, found.priority_class) == (-5, "batch")
-    for ask in (policy().tier, policy().accounts_for):
+    for ask in (policy().tier, accounts):
         with pytest.raises(PermissionDenied) as refusal:
             ask(caller(tier="gold"))
         assert refusal.value.code == "tier_not_allowed"
@@ -102,7 +107,7 @@ def test_the_shipped_policy_has_the_demo_org_and_both_tiers() -> None:
         ("priority_class: batch", "priority_class: Batch", ":10: tiers.free.priority_class"),
         ("  acme:", "  ACME:", ": orgs: "),
         ("      k1:", '      "k{1}":', ":14: orgs.acme.keys"),
-        ("  acme:", '  "*":', ':14: orgs["*"].keys: a key belongs to one org'),
+        ("  acme:", '  "*":', ":15: orgs[\"*\"].keys.k1: 'k1': a key belongs to one org"),
         (
             "tokens_per_month: 1000}",
             "tokens_per_month: 99}",
@@ -115,3 +120,17 @@ def test_a_bad_policy_is_refused_with_its_place(before: str, after: str, place: 
     with pytest.raises(PolicyError) as refusal:
         policy(TEXT.replace(before, after, 1))
     assert place in str(refusal.value)
+
+
+def test_the_examples_of_the_shipped_policy_load_when_they_are_switched_on() -> None:
+    plain = SHIPPED.read_text()
+    fields = r"leases|request|wait_seconds_max|limits|teams|users|keys|models|workflows"
+    switched_on = re.sub(rf"(?m)^( *)# (({fields}):|  )", r"\1\2", plain).replace("    #   #", "    #")
+    switched_on = re.sub(r"(?m)^( *)#   (- |\w[\w-]*: \{|\"\*\": )", r"\1  \2", switched_on)
+    shipped = policy(switched_on)
+    assert shipped.leases.enabled and shipped.tiers[Tier("standard")].wait_seconds_max == 5
+    demo = shipped.orgs[OrgId("demo")]
+    assert all((demo.teams, demo.users, demo.keys, demo.models, demo.workflows))
+    assert len(demo.limits.windows) == 5 and len(shipped.tiers[Tier("standard")].key.windows) == 4
+    for org, limits in policy(plain).orgs.items():
+        assert limits.limits.windows == shipped.orgs[org].limits.windows[:2]

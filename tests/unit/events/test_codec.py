@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from gateway.events.codec import NotAnEvent, decode, encode
-from gateway.events.event import Event, EventType
+from gateway.events.event import TYPES, Event, EventType
 from tests.unit.events.written import event
 
 
@@ -27,8 +27,20 @@ def test_the_canonical_form_is_pinned() -> None:
         '{"accounts":["org|minute|0"],"amounts":{"held":"1000","released":"999","used":"1"},'
         '"at_ms":1800000000001,"attempt":"1","context":{"a":"1","b":"ö"},"hold":"h-1",'
         '"id":"acme/1800000000001-0","org":"acme","policy_version":"3","region":"local",'
-        '"request_id":"request-1","type":"hold.settled","v":1,"verdict":"posted"}'
+        '"request_id":"request-1","type":"hold.settled","v":2,"verdict":"posted"}'
     )
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES[1]))
+def test_version_1_is_still_read_and_keeps_its_form(kind: EventType) -> None:
+    old = dataclasses.replace(event(7, kind=kind), version=1)
+    assert b'"v":1,' in encode(old)
+    assert decode(encode(old)) == old
+
+
+def test_version_1_has_not_the_newer_types() -> None:
+    with pytest.raises(NotAnEvent, match="type"):
+        encode(dataclasses.replace(event(1, kind=EventType.LEASE_GRANTED), version=1))
 
 
 @pytest.mark.parametrize("amount", ["1.0", "1e3", "007", "", "-0", "+1", " 1", "1" * 20])
@@ -40,7 +52,9 @@ def test_amounts_are_whole_numbers_in_one_form(amount: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"v": 2}, "v:"),
+        ({"v": 3}, "v:"),
+        ({"v": 0}, "v:"),
+        ({"v": 1, "type": "lease.granted"}, "type: not in version 1"),
         ({"v": True}, "v:"),
         ({"type": "hold.stolen"}, "type"),
         ({"type": None}, "type"),

@@ -8,11 +8,11 @@ import pytest
 
 from ext_authz.check import Checker
 from ext_authz.decision import KeysUnavailable
-from ext_authz.keys.api_keys import ApiKeys
 from ext_authz.keys.jwk import KeySet, VerifyKey, parse_key_set
 from ext_authz.policy import AuthPolicy, Issuer
 from ext_authz.token_cache import TokenCache
 from gateway.contract.clock import ManualClock
+from gateway.keys.api_key import ApiKeys
 from tests.unit.ext_authz import forge
 
 

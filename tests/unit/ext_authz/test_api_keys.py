@@ -12,17 +12,13 @@ from typing import Any
 import pytest
 
 from ext_authz.decision import AuthCode, NotVerified
-from ext_authz.keys.api_keys import (
-    NotApiKeys,
-    check_api_key,
-    create_api_key,
-    parse_api_keys,
-    revoke_api_key,
-)
+from ext_authz.keys.api_keys import check_api_key
 from ext_authz.keys.secret_file import SecretFile
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
 from gateway.contract.units import UnixMillis
+from gateway.keys.api_key import NotApiKeys, parse_api_keys
+from gateway.keys.key_file import KeyConflict, create_api_key, revoke_api_key
 
 NOW = UnixMillis(1_800_000_000_000)
 
@@ -95,7 +91,7 @@ def test_revoked_and_expired_are_told_only_to_the_holder(tmp_path: Path) -> None
 def test_same_id_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "api_keys.json"
     create_api_key(path, _principal("a"))
-    with pytest.raises(NotApiKeys, match="exists"):
+    with pytest.raises(KeyConflict, match="exists"):
         create_api_key(path, _principal("a"))
     assert len(parse_api_keys(path.read_bytes())) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == [".api_keys.json.lock", "api_keys.json"]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ext_authz.check import Checker
 from ext_authz.decision import Allow, Decision
-from ext_authz.keys.api_keys import ApiKeys, parse_api_keys, revoke_api_key
 from ext_authz.keys.jwks import FileKeys
 from ext_authz.policy import Issuer, load_auth_policy
 from gateway.contract.clock import ManualClock
+from gateway.keys.api_key import ApiKeys, parse_api_keys
+from gateway.keys.key_file import revoke_api_key
 from mesh.local.credentials import demo_principal, ensure_credentials, mint_jwt
 
 POLICY = Path(__file__).parents[3] / "mesh" / "base" / "policy" / "auth.yaml"

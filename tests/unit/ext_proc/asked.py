@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from ext_proc.phases.admit import Admit
 from ext_proc.rules import AdmitRules, Secrets
 from ext_proc.vocabulary import (
     AskCache,
+    Behind,
     CacheAnswered,
     Effect,
     HoldAnswered,
@@ -22,9 +24,13 @@ from ext_proc.vocabulary import (
     ResponseBodyArrived,
     ResponseHeadersArrived,
 )
-from gateway.budget.ledger import Granted, HoldRequest, Standing, WindowKind
-from gateway.budget.policy import BudgetPolicy, Limits, OrgPolicy, TierPolicy
-from gateway.contract.admission import AdmissionRecord, Verdict
+from gateway.budget.admission import AdmissionRecord, Verdict
+from gateway.budget.lease_hand import LeaseGrant
+from gateway.budget.ledger import Granted, HoldRequest
+from gateway.budget.measure import Amounts, Measure
+from gateway.budget.policy import BudgetPolicy, OrgPolicy, TierPolicy
+from gateway.budget.policy_limits import Limits
+from gateway.budget.window import Standing
 from gateway.contract.ids import AccountId, HoldId, KeyId, ModelName, OrgId, RequestId, Tier
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of
@@ -75,12 +81,15 @@ CATALOGUE = catalogue_of(
 )
 
 
-def budgets(*, per_minute: int | None = 10_000) -> BudgetPolicy:
-    limits = Limits(tokens_per_minute=None if per_minute is None else Tokens(per_minute))
+def budgets(*, per_minute: int | None = 10_000, wait: float = 0.0, **org: Any) -> BudgetPolicy:
+    """``org``: more of the org's policy."""
+    standard = TierPolicy(priority=5, priority_class="normal", wait_seconds_max=wait)
+    high = TierPolicy(priority=9, priority_class="high", wait_seconds_max=wait)
+    limits = Limits.of_tokens(per_minute=per_minute)
     return BudgetPolicy(
         version=3,
-        tiers=MappingProxyType({Tier("standard"): TierPolicy(priority=5, priority_class="normal")}),
-        orgs=MappingProxyType({OrgId("acme"): OrgPolicy(limits=limits)}),
+        tiers=MappingProxyType({Tier("standard"): standard, Tier("high"): high}),
+        orgs=MappingProxyType({OrgId("acme"): OrgPolicy(**{"limits": limits, **org})}),
     )
 
 
@@ -89,6 +98,10 @@ RULES = AdmitRules(
     budgets=budgets(),
     secrets=Secrets(pseudonym=b"p" * 32, cache_salt=b"s" * 32),
 )
+
+
+PATIENT = replace(RULES, budgets=budgets(wait=5.0))
+"""As RULES, but requests wait for their turn."""
 
 
 def headers(*, end: bool = False, principal: dict[str, object] | None = PRINCIPAL, **changed: str) -> Any:
@@ -113,19 +126,36 @@ def body(fields: Any = None, **changed: Any) -> RequestBodyArrived:
     return RequestBodyArrived(body=data, at_ms=NOW, at_s=1.0)
 
 
-def granted(request: HoldRequest, *, units: int | None = None, limit: int = 10_000) -> HoldAnswered:
+def standing(**changed: Any) -> Standing:
+    """The org's minute of 100 tokens, 80 of which are used."""
+    plain: dict[str, Any] = {
+        "account": AccountId("org"),
+        "measure": Measure.TOKENS,
+        "span": "minute",
+        "limit": 100,
+        "used": 80,
+        "held": 0,
+        "resets_at": UnixMillis(NOW + 6000),
+    }
+    return Standing(**{**plain, **changed})
+
+
+def granted(
+    request: HoldRequest, *others: Standing, units: int | None = None, limit: int = 10_000, **changed: Any
+) -> HoldAnswered:
+    """``others``: what else is tight, beside the org's minute with its ``limit``. With a ``lease``, out of
+    that."""
     given = request.units_wanted if units is None else Tokens(units)
-    amount = Tokens(request.fixed + given * request.choices)
-    standing = Standing(
-        account=AccountId("org"),
-        kind=WindowKind.MINUTE,
-        limit=Tokens(limit),
-        used=Tokens(0),
-        held=amount,
-        resets_at=UnixMillis(NOW + 6000),
-    )
-    answer = Granted(
-        hold=request.hold, amount=amount, units=given, tightest=standing, expires_at=UnixMillis(NOW + 900_000)
+    amounts = request.amounts(given)
+    minute = standing(limit=limit, used=0, held=amounts.tokens)
+    kind = LeaseGrant if "lease" in changed else Granted
+    answer = kind(
+        hold=request.hold,
+        amounts=amounts,
+        units=given,
+        tightest={one.measure: one for one in (minute, *others)},
+        expires_at=UnixMillis(NOW + 900_000),
+        **changed,
     )
     return HoldAnswered(answer=answer, at_ms=NOW)
 
@@ -147,10 +177,13 @@ def shown_error(reply: ReplyNow) -> dict[str, Any]:
     return found
 
 
-def admitted(fields: Any = None, **changed: Any) -> tuple[Admit, HoldRequest]:
-    """A request that waits for its hold; its cache look-up, if any, was a failure."""
-    machine = Admit(RULES)
-    machine.receive(headers())
+def admitted(
+    fields: Any = None, *, rules: AdmitRules = RULES, arrived: Any = None, **changed: Any
+) -> tuple[Admit, HoldRequest]:
+    """A request that waits for its hold; its cache look-up, if any, was a failure. ``arrived``: its
+    headers."""
+    machine = Admit(rules)
+    machine.receive(arrived or headers())
     effects = machine.receive(body(fields, **changed))
     if not none(AskCache, effects):
         effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW))
@@ -164,7 +197,9 @@ def record(**changed: Any) -> AdmissionRecord:
         "org": OrgId("acme"),
         "key": KeyId("k1"),
         "hold": HoldId("r-1"),
-        "amount": Tokens(100),
+        "held": Amounts.of(100, 100),
+        "prompt_bound": Tokens(100),
+        "completion_max": Tokens(100),
         "endpoint": "chat.completions",
         "model": "chat",
         "stream": True,
@@ -197,3 +232,4 @@ def chunk(data: bytes = b"", *, end: bool = False) -> ResponseBodyArrived:
 
 
 GONE = PeerGone(at_s=3.0)
+BEHIND = HoldAnswered(answer=Behind(account=AccountId("org")), at_ms=NOW)

@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 
-from ext_proc.charge import Charge
+from ext_proc.charge import Bounds, Charge, Tariff
 from ext_proc.metering import Meter
+from gateway.contract.units import Tokens
+from gateway.openai.answers import Usage
 from gateway.openai.mending import Mender
 from gateway.openai.sse import SseParser
 
@@ -16,12 +18,29 @@ JSON = "application/json"
 DONE = b"data: [DONE]\n\n"
 
 
+def bounds(*, prompt: int = 1000, completion: int = 1000, choices: int = 1, price: str = "") -> Bounds:
+    """Of a hold that nothing in these tests reaches, unless it says so. ``price`` as in the record."""
+    tariff = Tariff.of(price)
+    held = tariff.cost(Usage(prompt=Tokens(prompt), completion=Tokens(completion * choices)))
+    return Bounds(
+        prompt=Tokens(prompt),
+        completion=Tokens(completion),
+        choices=choices,
+        micro_usd=held,
+        tariff=tariff,
+        price=price,
+    )
+
+
 def meter(content_type: str = STREAM, **changed: Any) -> Meter:
+    """``changed``: of the meter, or of its ``bounds``."""
     endpoint = changed.pop("endpoint", "chat.completions")
+    names = ("prompt", "completion", "choices", "price")
+    held = bounds(**{name: changed.pop(name) for name in names if name in changed})
     plain: dict[str, Any] = {
         "endpoint": endpoint,
         "mender": Mender(endpoint=endpoint, request_id="r-1", model="m", revision="r1", created_s=7),
-        "choices": 1,
+        "bounds": held,
         "stream": content_type.startswith(STREAM[:17]),
         "usage_asked": False,
         "continuous_usage_asked": False,
@@ -77,7 +96,7 @@ def shown(forward: bytes) -> list[Any]:
 
 
 def figures(charge: Charge) -> tuple[int, bool, bool]:
-    return charge.used, charge.unknown, charge.estimated
+    return charge.used.tokens, charge.unknown, charge.estimated
 
 
 FULL = {"object": "error", "message": "The request queue is full.", "type": "X", "param": None, "code": 503}

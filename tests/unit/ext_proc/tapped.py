@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import orjson
 
@@ -10,13 +11,80 @@ from ext_proc.phases.tap import Tap
 from ext_proc.vocabulary import (
     Continue,
     Effect,
+    PeerGone,
     Phase,
+    ResponseBodyArrived,
+    ResponseHeadersArrived,
 )
+from gateway.budget.admission import AdmissionRecord, Verdict
+from gateway.budget.measure import Amounts
+from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
+from gateway.contract.units import Tokens, UnixMillis
 
 HEADERS_GO = Continue(phase=Phase.RESPONSE_HEADERS, remove_headers=("content-length",))
 UNTOUCHED = Continue(phase=Phase.RESPONSE_HEADERS)
 EMPTY = Continue(phase=Phase.RESPONSE_BODY, body=b"")
 JSON = "application/json"
+NOW = UnixMillis(1_700_000_000_000)
+GONE = PeerGone(at_s=3.0)
+ENGINE = "127.0.0.1:30000"
+E = TypeVar("E", bound=Effect)
+
+
+def only(kind: type[E], effects: Iterable[Effect]) -> E:
+    """The one effect of ``kind``."""
+    found = [effect for effect in effects if isinstance(effect, kind)]
+    assert len(found) == 1, effects
+    return found[0]
+
+
+def none(kind: type[Effect], effects: Iterable[Effect]) -> bool:
+    return not any(isinstance(effect, kind) for effect in effects)
+
+
+def record(**changed: Any) -> AdmissionRecord:
+    """Of a chat with 40 tokens held for its prompt and 60 for its completion."""
+    plain: dict[str, Any] = {
+        "decision": Verdict.METERED,
+        "request_id": RequestId("r-1"),
+        "org": OrgId("acme"),
+        "key": KeyId("k1"),
+        "hold": HoldId("r-1"),
+        "held": Amounts.of(40, 60),
+        "prompt_bound": Tokens(40),
+        "completion_max": Tokens(60),
+        "endpoint": "chat.completions",
+        "model": "chat",
+        "revision": "r1",
+        "stream": True,
+        "cache_key": "k" * 64 + ".e1.60",
+        "event_context": '{"team":"red","request_id":"r-1"}',
+    }
+    return AdmissionRecord(**{**plain, **changed})
+
+
+def answer_headers(
+    status: int = 200,
+    kind: str = "text/event-stream",
+    *,
+    of: AdmissionRecord | None = None,
+    end: bool = False,
+    **changed: str,
+) -> ResponseHeadersArrived:
+    found = {":status": str(status), "content-type": kind}
+    found |= {name.replace("_", "-"): value for name, value in changed.items()}
+    return ResponseHeadersArrived(
+        headers=found,
+        record=(of or record(stream=kind.startswith("text/event-stream"))).to_fields(),
+        end_of_stream=end,
+        at_ms=NOW,
+        at_s=1.0,
+        upstream=ENGINE,
+    )
+
+
+def chunk(data: bytes = b"", *, end: bool = False, at_s: float = 2.0) -> ResponseBodyArrived:
+    return ResponseBodyArrived(body=data, end_of_stream=end, at_s=at_s)
 
 
 def tap_after(*events: object, keeps_headers: bool = True) -> tuple[Tap, list[Effect]]:

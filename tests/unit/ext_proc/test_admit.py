@@ -22,11 +22,11 @@ from ext_proc.vocabulary import (
     Reserve,
     Void,
 )
-from gateway.budget.ledger import UNLIMITED, Refused, Standing, WindowKind
-from gateway.contract.admission import AdmissionRecord, CacheStatus, Verdict
+from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
+from gateway.budget.ledger import Refused
+from gateway.budget.window import UNLIMITED
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
-from gateway.contract.ids import AccountId
-from gateway.contract.units import Millis, Tokens, UnixMillis
+from gateway.contract.units import Millis, UnixMillis
 from gateway.path import BODY_BYTES_MAX
 from tests.unit.ext_proc.asked import (
     GONE,
@@ -42,6 +42,7 @@ from tests.unit.ext_proc.asked import (
     none,
     only,
     shown_error,
+    standing,
 )
 
 
@@ -280,25 +281,21 @@ def test_no_limit_no_headers() -> None:
     assert written(reply).limit_tokens == ""
 
 
-def refused(kind: WindowKind, *, needed: int = 50, limit: int = 100) -> HoldAnswered:
-    standing = Standing(
-        account=AccountId("org"),
-        kind=kind,
-        limit=Tokens(limit),
-        used=Tokens(80),
-        held=Tokens(0),
-        resets_at=UnixMillis(NOW + 63_000),
+def refused(*, needed: int = 50, retry_after: int = 62_500, **changed: Any) -> HoldAnswered:
+    answer = Refused(
+        standing=standing(**{"resets_at": UnixMillis(NOW + 63_000), **changed}),
+        needed=needed,
+        retry_after=Millis(retry_after),
     )
-    answer = Refused(standing=standing, needed=Tokens(needed), retry_after=Millis(62_500))
     return HoldAnswered(answer=answer, at_ms=NOW)
 
 
 @pytest.mark.parametrize(
     ("event", "code", "retry_after", "should_retry"),
     [
-        (refused(WindowKind.MINUTE), "rate_limit_exceeded", "63", None),
-        (refused(WindowKind.MONTH), "insufficient_quota", "63", "false"),
-        (refused(WindowKind.MINUTE, needed=101), "rate_limit_exceeded", None, "false"),
+        (refused(), "rate_limit_exceeded", "63", None),
+        (refused(span="month"), "insufficient_quota", "63", "false"),
+        (refused(needed=101), "rate_limit_exceeded", None, "false"),
     ],
 )
 def test_refused_by_the_ledger(
@@ -312,7 +309,7 @@ def test_refused_by_the_ledger(
     assert reply.headers.get("x-should-retry") == should_retry
     assert reply.headers["x-ratelimit-limit-tokens"] == "100"
     assert reply.headers["x-ratelimit-remaining-tokens"] == "20"
-    assert reply.headers["x-ratelimit-reset-tokens"] == "1m3s"
+    assert reply.headers.get("x-ratelimit-reset-tokens") == ("1m3s" if retry_after else None)
     assert none(Note, effects), "the ledger has written its own event"
     assert none(Void, effects)
     assert written(reply).hold == ""
@@ -334,7 +331,7 @@ def test_a_client_that_leaves_while_the_ledger_works_holds_nothing() -> None:
     assert only(Void, machine.receive(granted(request))).hold == request.hold
     machine, request = admitted()
     machine.receive(GONE)
-    assert machine.receive(refused(WindowKind.MINUTE)) == ()
+    assert machine.receive(refused()) == ()
 
 
 def test_a_delivered_decision_is_never_taken_back() -> None:

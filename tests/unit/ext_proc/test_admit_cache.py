@@ -20,7 +20,7 @@ from ext_proc.vocabulary import (
     ReplyNow,
     Reserve,
 )
-from gateway.contract.admission import CacheStatus, Verdict
+from gateway.budget.admission import CacheStatus, Verdict
 from gateway.contract.units import UnixMillis
 from tests.unit.ext_proc.asked import NOW, RULES, body, granted, headers, none, only
 from tests.unit.ext_proc.engine_answers import completion

@@ -9,8 +9,8 @@ import orjson
 
 from ext_proc.phases.admit import Admit
 from ext_proc.vocabulary import Continue, Reserve
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers as names
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.models.catalogue import CacheMode, CacheRule, catalogue_of
 from gateway.openai.terms import Endpoint
 from tests.unit.ext_proc.asked import RULES, body, granted, headers, model, only
@@ -32,7 +32,7 @@ def reserved(fields: dict[str, Any]) -> tuple[Admit, Reserve]:
 def test_a_hold_of_nothing_is_asked_and_the_cache_is_not() -> None:
     machine, asked = reserved({"prompt": ["one", "two"]})
     request = asked.request
-    assert (request.fixed, request.units_wanted, request.choices, request.needed) == (0, 0, 1, 0)
+    assert (request.fixed, request.units_wanted, request.choices, request.units_needed) == (0, 0, 1, 0)
     reply = only(Continue, machine.receive(granted(request, limit=0)))
     record = AdmissionRecord.from_fields(reply.metadata[names.NS_ADMIT])
     assert (record.decision, record.endpoint) == (Verdict.METERED, "tokenize")

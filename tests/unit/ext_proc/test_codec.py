@@ -17,7 +17,9 @@ from ext_proc.vocabulary import (
     RequestHeadersArrived,
     ResponseBodyArrived,
     ResponseHeadersArrived,
+    TakeTime,
 )
+from gateway.contract.units import Seconds
 from gateway.sidecar import wire
 from tests.unit.ext_proc.asked import NOW, PRINCIPAL, record
 
@@ -113,6 +115,12 @@ def test_a_deciding_reply() -> None:
     assert common.clear_route_cache
     struct = found.dynamic_metadata.fields["tidegate.admit"].struct_value
     assert {name: value.string_value for name, value in struct.fields.items()} == record().to_fields()
+
+
+def test_a_request_for_time_says_nothing_else() -> None:
+    response = written(TakeTime(at_most=Seconds(5.25)))
+    assert response.override_message_timeout.ToMilliseconds() == 5250
+    assert [field.name for field, _ in response.ListFields()] == ["override_message_timeout"]
 
 
 def test_an_emptied_body_is_said_to_be_empty() -> None:

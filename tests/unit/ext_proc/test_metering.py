@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from ext_proc.metering import Ended, Meter, Step
-from gateway.contract.admission import AdmissionRecord, Verdict
+from ext_proc.charge import Ended
+from ext_proc.metering import Meter, Step
+from gateway.budget.admission import AdmissionRecord, Verdict
+from gateway.budget.measure import Amounts
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.sse import KEEP_ALIVE
@@ -85,7 +88,7 @@ def test_each_event_is_data_alone_and_comments_pass() -> None:
     assert b"retry" not in forward
     assert chunks[-2]["choices"][0]["delta"] == {"content": "late"}
     assert all(chunk["usage"]["prompt_tokens"] == 14 for chunk in chunks[:3])
-    assert subject.charge().used == 18
+    assert subject.charge().used.tokens == 18
 
 
 def test_settle_stands_before_the_last_bytes() -> None:
@@ -95,7 +98,7 @@ def test_settle_stands_before_the_last_bytes() -> None:
     assert subject.ended is Ended.OPEN
     last = subject.feed(DONE + b": bye\n\n", at_s=102)
     assert last == Step(forward=DONE, ends=True), "nothing follows [DONE]"
-    assert subject.charge().used == 18
+    assert subject.charge().used.tokens == 18
     after = subject.feed(DONE + event(None, usage(99, 99)), at_s=103)
     assert after == Step(forward=b"")
     assert subject.end(at_s=104) == Step(forward=b"")
@@ -127,14 +130,44 @@ def test_a_stream_that_stops_without_done_was_cut() -> None:
     assert figures(subject.charge()) == (16, False, True)
 
 
+@pytest.mark.parametrize("stream", [b"", b": ping\n\n"])
+def test_of_what_nothing_was_seen_costs_the_whole_hold(stream: bytes) -> None:
+    charge = run(stream, cut=True)[0].charge()
+    assert figures(charge) == (0, True, False)
+    assert "usage_missing" in charge.detail["flags"]
+
+
+ROLE = event({"role": "assistant", "content": ""})
+FIVE = b"".join(event({"content": text}) for text in ("a", "b", "c", "d", "e"))
+
+
 @pytest.mark.parametrize(
-    "stream", [b"", b": ping\n\n", event({"content": "a"}), event({"content": "a"}) + DONE]
+    ("stream", "completion"),
+    [
+        (ROLE, 0),
+        (ROLE + FIVE, 5),
+        (ROLE + FIVE + DONE, 5),
+        (ROLE + event({"content": "x" * 41}), 11),
+        (ROLE + event({"reasoning_content": "ponder"}), 2),
+        (ROLE + event({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), 12),
+        (ROLE + event({"content": "x" * 4001}), 1000),
+        (event({"content": "a"}, index=0) + event({"content": "b"}, index=0) * 2000, 1000),
+    ],
 )
-def test_nothing_reported_costs_the_whole_hold(stream: bytes) -> None:
-    for cut in (True, False):
-        charge = run(stream, cut=cut)[0].charge()
-        assert figures(charge) == (0, True, False)
-        assert "usage_missing" in charge.detail["flags"]
+def test_what_was_shown_and_not_reported_is_estimated_within_the_hold(stream: bytes, completion: int) -> None:
+    """The prompt at its bound; a token for each piece, or for four characters where that is more."""
+    charge = run(stream, cut=True)[0].charge()
+    assert figures(charge) == (1000 + completion, False, True)
+    flags = charge.detail["flags"].split(",")
+    assert {"estimated", "usage_missing"} <= set(flags)
+
+
+def test_a_choice_that_reports_and_one_that_does_not() -> None:
+    sent = event({"content": "a"}, usage(14, 7), index=0) + event({"content": "b"}, index=1) * 3
+    assert run(sent, meter(choices=2), cut=True)[0].charge().used.completion_tokens == 7
+    far_too_low = event({"content": "a"}, usage(14, 1)) * 9
+    charge = run(far_too_low, cut=True)[0].charge()
+    assert (charge.used.completion_tokens, charge.detail["flags"]) == (9, "estimated,usage_invalid")
 
 
 @pytest.mark.parametrize("bad", [-1, 2.5, 4.0, "4", 2**63, TOKENS_MAX + 1, True, [], {}])
@@ -144,7 +177,7 @@ def test_usage_that_cannot_be_true_is_not_believed(bad: Any) -> None:
     assert "usage_invalid" in subject.charge().detail["flags"]
     assert subject.answer() is None
     subject, _ = run(event({"content": "a"}) + event(None, usage(14, bad)) + DONE)
-    assert subject.charge().unknown
+    assert figures(subject.charge()) == (1001, False, True), "the prompt at its bound"
 
 
 def test_two_closing_sums_are_flagged_and_the_larger_counts() -> None:
@@ -160,7 +193,7 @@ def test_choices_of_one_prompt() -> None:
         + event({"content": "b"}, usage(14, 5), index=1)
         + event({"content": "c"}, usage(14, 6), index=0)
     )
-    assert run(stream, meter(choices=2), cut=True)[0].charge().used == 14 + 6 + 5
+    assert run(stream, meter(choices=2), cut=True)[0].charge().used.tokens == 14 + 6 + 5
     ends = event({}, None, index=0, finish="stop") + event({}, None, index=1, finish="length")
     subject, _ = run(stream + ends + event(None, usage(14, 12)) + DONE, meter(choices=2))
     assert figures(subject.charge()) == (26, False, False)
@@ -229,7 +262,7 @@ def test_a_last_report_that_no_context_holds_leaves_those_before_it() -> None:
     assert figures(subject.charge()) == (18, False, True)
     assert "usage_invalid" in subject.charge().detail["flags"]
     nothing = event({"content": "a"}, usage(0, 0)) + event(None, usage(0, 0)) + DONE
-    assert run(nothing)[0].charge().unknown
+    assert figures(run(nothing)[0].charge()) == (1001, False, True)
 
 
 # --- anything ---
@@ -245,9 +278,19 @@ def test_for_record() -> None:
         clamp="5",
         usage_asked=True,
         usage_max=Tokens(17),
+        held=Amounts.of(12, 5, micro_usd=3),
+        prompt_bound=Tokens(12),
+        completion_max=Tokens(5),
+        price="1,1,1,0",
     )
     subject = Meter.for_record(record, content_type=JSON, content_length=None, started_s=0)
     _, forward = run(completion("length"), subject)
     assert orjson.loads(forward)["id"] == "chatcmpl-r"
     assert subject.answer() is None
-    assert subject.charge().unknown, "18 tokens where 17 fit"
+    charge = subject.charge()
+    assert "usage_invalid" in charge.detail["flags"], "18 tokens where 17 fit"
+    assert charge.used == Amounts.of(12, 1, micro_usd=1)
+    with pytest.raises(ValueError, match="price"):
+        Meter.for_record(
+            replace(record, price="-1,0,0,0"), content_type=JSON, content_length=None, started_s=0
+        )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.metering import Ended, Step
+from ext_proc.charge import Ended
+from ext_proc.metering import Step
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
 from tests.unit.ext_proc.engine_answers import (
@@ -70,10 +71,12 @@ def test_the_clients_bytes_do_not_depend_on_the_cut(cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("used", [usage(14, 10**9), usage(10**9, 4), usage(0, 0)])
-def test_what_no_context_holds_and_an_answer_of_nothing_cost_the_hold(used: object) -> None:
+def test_what_no_context_holds_and_an_answer_of_nothing_are_not_believed(used: object) -> None:
     """Believed, one broken engine would spend a tenant's month, or give its answers away."""
     subject, _ = run(completion(used=used), meter(JSON, usage_max=16_384))
-    assert figures(subject.charge()) == (0, True, False)
+    assert figures(subject.charge()) == (1001, False, True), (
+        "the prompt's bound, and a token for what is shown"
+    )
     assert "usage_invalid" in subject.charge().detail["flags"]
     assert subject.answer() is None
 
@@ -85,7 +88,7 @@ def test_with_a_known_length_the_last_bytes_are_the_end() -> None:
     step = subject.feed(body[-1:], at_s=101)
     assert step.ends
     assert step.forward == subject.answer()
-    assert subject.charge().used == 18
+    assert subject.charge().used.tokens == 18
     assert subject.end(at_s=102) == Step(forward=b"")
     assert subject.feed(b"more", at_s=103) == Step(forward=b""), "nothing follows a whole answer"
 
@@ -93,7 +96,7 @@ def test_with_a_known_length_the_last_bytes_are_the_end() -> None:
 def test_usage_that_cannot_be_true_is_not_shown() -> None:
     subject, forward = run(completion(used={"prompt_tokens": -1}), meter(JSON))
     assert "usage" not in orjson.loads(forward)
-    assert figures(subject.charge()) == (0, True, False)
+    assert figures(subject.charge()) == (1001, False, True)
     assert subject.answer() is None
 
 
@@ -141,7 +144,7 @@ def test_an_end_that_openai_does_not_know_is_no_answer(finish: str, says: str) -
     assert step.failed is not None
     assert says in step.failed.message
     assert subject.ended is Ended.ERROR
-    assert subject.charge().used == 18 if finish else True
+    assert subject.charge().used.tokens == 18 if finish else True
 
 
 def test_too_few_choices_are_not_stored() -> None:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ext_proc.metering import Ended
-from gateway.contract.units import TOKENS_MAX
+from ext_proc.charge import Ended
 from gateway.openai.sse import EVENT_BYTES_MAX
 from tests.harness.openai_schema import validate, validate_stream
 from tests.unit.ext_proc.engine_answers import (
@@ -75,8 +74,11 @@ def test_a_meter_never_raises(
     charge = subject.charge()
     assert subject.ended is not Ended.OPEN
     assert sum(ends) <= 1
-    assert 0 <= charge.used <= 2 * TOKENS_MAX
-    assert not (charge.unknown and charge.used)
+    assert charge.used.prompt_tokens <= 1000
+    assert charge.used.completion_tokens <= 1000
+    assert charge.used.tokens == charge.used.prompt_tokens + charge.used.completion_tokens
+    assert not (charge.unknown and charge.used.tokens)
+    assert subject.wasted.total >= 0
     assert all(isinstance(value, str) for value in charge.detail.values())
     subject.answer()
 
@@ -196,7 +198,7 @@ def test_an_event_too_large_to_read_ends_the_stream_as_an_error() -> None:
     subject, forward = run(words("a") + huge + WHOLE)
     events = validate_stream("chat.completion.chunk", forward)
     assert events[-2]["error"]["code"] == "engine_unavailable"
-    assert subject.charge().used == 18, "the usage after it is still read"
+    assert subject.charge().used.tokens == 18, "the usage after it is still read"
 
 
 def test_usage_twice_and_two_ends_are_one_of_each() -> None:

@@ -3,160 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from ext_proc.background import Background
-from ext_proc.cache.memory_store import MemoryStore
 from ext_proc.cache.store import CacheUnavailable, Lookup
-from ext_proc.effects import Performer
-from ext_proc.notes import QUEUE_MAX, Notes
+from ext_proc.notes import QUEUE_MAX
 from ext_proc.phases import tap
-from ext_proc.phases.admit import Admit
-from ext_proc.phases.tap import Tap
-from ext_proc.server import ExtProc, Inbox, Undecided, UnknownRole
+from ext_proc.server import Inbox, Undecided, UnknownRole
 from ext_proc.vocabulary import Note
-from gateway.budget.ledger import Granted, HoldRequest, Refused, Resolved
-from gateway.budget.memory_ledger import MemoryLedger
-from gateway.contract.clock import SystemClock
-from gateway.contract.errors import LedgerUnavailable
-from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.principal import Principal
-from gateway.contract.units import Tokens
+from gateway.contract.ids import OrgId
 from gateway.sidecar import wire
-from gateway.telemetry.log import EventLog
-from tests.unit.ext_proc.asked import HEADERS, PRINCIPAL, RULES, SAY, body, record
 from tests.unit.ext_proc.engine_answers import DONE, FINISH, WHOLE, event, usage, words
-
-ACME = OrgId("acme")
-CALLER = Principal.from_fields(PRINCIPAL)
-
-
-class SlowLedger(MemoryLedger):
-    """Each verb waits for ``go``; ``broken`` verbs raise instead, so often as told."""
-
-    def __init__(self) -> None:
-        super().__init__(SystemClock())
-        self.go = asyncio.Event()
-        self.go.set()
-        self.asked = asyncio.Event()
-        self.broken: dict[str, int] = {}
-
-    async def _gate(self, verb: str) -> None:
-        self.asked.set()
-        await self.go.wait()
-        if self.broken.get(verb, 0) > 0:
-            self.broken[verb] -= 1
-            raise LedgerUnavailable("broken by the test")
-
-    async def reserve(self, request: HoldRequest) -> Granted | Refused:
-        await self._gate("reserve")
-        return await super().reserve(request)
-
-    async def settle(
-        self,
-        org: OrgId,
-        hold: HoldId,
-        used: Tokens,
-        *,
-        unknown: bool = False,
-        detail: Mapping[str, str] | None = None,
-    ) -> Resolved:
-        await self._gate("settle")
-        return await super().settle(org, hold, used, unknown=unknown, detail=detail)
-
-    async def void(self, org: OrgId, hold: HoldId, *, reason: str) -> Resolved:
-        await self._gate("void")
-        return await super().void(org, hold, reason=reason)
-
-    async def note(self, org: OrgId, kind: str, context: Mapping[str, str]) -> None:
-        await self._gate("note")
-        await super().note(org, kind, context)
-
-    async def counts(self) -> tuple[int, int]:
-        """Used and held of the org's minute."""
-        standing = (await self.standing(ACME, RULES.budgets.accounts_for(CALLER)))[0]
-        return standing.used, standing.held
-
-    def kinds(self) -> list[str]:
-        return [entry["type"] for entry in self.outbox]
-
-
-class Filters:
-    """Everything of a worker but the transport."""
-
-    def __init__(self) -> None:
-        log, clock = EventLog("test"), SystemClock()
-        self.ledger = SlowLedger()
-        self.cache = MemoryStore(clock)
-        self.background = Background(log)
-        self.notes = Notes(self.ledger, self.background, log)
-        self.performer = Performer(
-            self.ledger, self.cache, clock, background=self.background, notes=self.notes, log=log
-        )
-        self.filters = ExtProc(
-            {"admit": lambda: Admit(RULES), "tap": lambda: Tap(keeps_headers=True)},
-            self.performer,
-            self.background,
-            clock,
-        )
-
-    async def say(self, role: str, *messages: bytes) -> list[Any]:
-        """The replies to ``messages``, after which the peer ends its side."""
-        replies = self.filters.process({"tidegate-filter": role}, given(*messages))
-        return [wire.ProcessingResponse.FromString(reply) async for reply in replies]
-
-    async def hold(self) -> None:
-        """As if admit had let r-1 pass."""
-        found = await self.say("admit", request_headers(), request_body(temperature=1))
-        assert found[1].WhichOneof("response") == "request_body"
+from tests.unit.ext_proc.streams import (
+    ACME,
+    Filters,
+    given,
+    request_body,
+    request_headers,
+    response_body,
+    response_headers,
+)
 
 
 @pytest.fixture
 def filters() -> Filters:
     return Filters()
-
-
-async def given(*messages: bytes) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
-
-
-def request_headers(**changed: str) -> bytes:
-    metadata = wire.Metadata()
-    metadata.filter_metadata["envoy.filters.http.ext_authz"].update({"principal": PRINCIPAL})
-    pairs = [
-        wire.HeaderValue(key=name, raw_value=value.encode()) for name, value in {**HEADERS, **changed}.items()
-    ]
-    headers = wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs))
-    return bytes(
-        wire.ProcessingRequest(request_headers=headers, metadata_context=metadata).SerializeToString()
-    )
-
-
-def request_body(**changed: Any) -> bytes:
-    data = body({**SAY, **changed}).body
-    return bytes(wire.ProcessingRequest(request_body=wire.HttpBody(body=data)).SerializeToString())
-
-
-def response_headers(status: int = 200, kind: str = "text/event-stream") -> bytes:
-    metadata = wire.Metadata()
-    metadata.filter_metadata["tidegate.admit"].update(record().to_fields())
-    pairs = [
-        wire.HeaderValue(key=":status", raw_value=str(status).encode()),
-        wire.HeaderValue(key="content-type", raw_value=kind.encode()),
-    ]
-    headers = wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs))
-    return bytes(
-        wire.ProcessingRequest(response_headers=headers, metadata_context=metadata).SerializeToString()
-    )
-
-
-def response_body(data: bytes, *, end: bool = False) -> bytes:
-    part = wire.HttpBody(body=data, end_of_stream=end)
-    return bytes(wire.ProcessingRequest(response_body=part).SerializeToString())
 
 
 async def test_admit_and_tap_in_two_streams(filters: Filters) -> None:
@@ -226,7 +99,7 @@ async def test_a_peer_that_ends_without_the_answers_end_is_a_cut(filters: Filter
 async def test_a_settle_is_tried_again_and_the_answer_goes_on(
     filters: Filters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ext_proc.effects.RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("ext_proc.resolver.RETRY_AFTER_S", (0.0, 0.0, 0.0))
     await filters.hold()
     filters.ledger.broken["settle"] = 3
     replies = await filters.say("tap", response_headers(), response_body(WHOLE, end=True))
@@ -238,7 +111,7 @@ async def test_a_settle_is_tried_again_and_the_answer_goes_on(
 async def test_a_settle_that_never_works_is_given_up_and_counted(
     filters: Filters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ext_proc.effects.RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr("ext_proc.resolver.RETRY_AFTER_S", (0.0,))
     await filters.hold()
     filters.ledger.broken["settle"] = 99
     await filters.say("tap", response_headers(), response_body(WHOLE, end=True))
@@ -261,7 +134,7 @@ async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> N
     opening.metadata_context.filter_metadata["tidegate.admit"].CopyFrom(fields)
     await filters.say("tap", opening.SerializeToString(), response_body(WHOLE, end=True))
     await filters.background.drain(1)
-    _, hit = await filters.say("admit", request_headers(**{"x-request-id": "r-2"}), request_body())
+    _, hit = await filters.say("admit", request_headers({"x-request-id": "r-2"}), request_body())
     assert hit.immediate_response.status.code == 200
     assert b"hello" in hit.immediate_response.body
     assert await filters.ledger.counts() == (18, 0)
@@ -362,7 +235,7 @@ async def test_an_overdraft_is_logged(filters: Filters, capsys: pytest.CaptureFi
     _, reply = await filters.say("admit", request_headers(), request_body(temperature=1, max_tokens=1))
     assert reply.WhichOneof("response") == "request_body"
     await filters.say(
-        "tap", response_headers(), response_body(words("a") + event(None, usage(14, 500)) + DONE)
+        "tap", response_headers(), response_body(words("a") + event(None, usage(14, 90)) + DONE)
     )
     await filters.background.drain(1)
     assert "hold.overdraft" in capsys.readouterr().out

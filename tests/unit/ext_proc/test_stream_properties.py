@@ -11,6 +11,7 @@ from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
 from ext_proc.vocabulary import (
     AskCache,
+    AwaitTurn,
     CacheAnswered,
     CloseStream,
     Continue,
@@ -27,11 +28,16 @@ from ext_proc.vocabulary import (
     ResponseHeadersArrived,
     Settle,
     Store,
+    TakeTime,
+    TurnCame,
     Void,
 )
+from gateway.budget.ledger import Refused
 from gateway.contract.errors import LedgerUnavailable
-from tests.unit.ext_proc.asked import GONE, NOW, RULES, answer_headers, body, chunk, granted, headers
+from gateway.contract.units import Millis, Seconds
+from tests.unit.ext_proc.asked import BEHIND, PATIENT, body, granted, headers, standing
 from tests.unit.ext_proc.engine_answers import DONE, FINISH, FRAME, WHOLE, completion, event, usage, words
+from tests.unit.ext_proc.tapped import GONE, NOW, answer_headers, chunk
 
 Effects = tuple[Effect, ...]
 
@@ -53,22 +59,43 @@ HEADS = st.sampled_from(
 )
 
 
+ANSWERS = st.lists(st.sampled_from(["granted", "silent", "refused", "behind"]), min_size=1, max_size=5)
+TURNS = st.sampled_from([TurnCame(left=Seconds(3.0)), TurnCame(left=Seconds(0.0))])
+
+
+def answered(effect: Reserve, how: str) -> HoldAnswered:
+    """What the ledger, or the line before it, says."""
+    match how:
+        case "granted":
+            return granted(effect.request)
+        case "refused":
+            refused = Refused(standing=standing(), needed=30, retry_after=Millis(200))
+            return HoldAnswered(answer=refused, at_ms=NOW)
+        case "behind":
+            return BEHIND
+        case _:
+            return HoldAnswered(answer=LedgerUnavailable("x"), at_ms=NOW)
+
+
 @given(
     head=HEADS,
     asked=BODIES,
     lookup=LOOKUPS,
-    ledger=st.sampled_from(["granted", "silent"]),
-    dies_before=st.integers(0, 4),
+    ledger=ANSWERS,
+    turn=TURNS,
+    dies_before=st.integers(0, 9),
 )
 def test_admit_decides_once_or_holds_nothing(
     head: RequestHeadersArrived,
     asked: RequestBodyArrived,
     lookup: Lookup | None,
-    ledger: str,
+    ledger: list[str],
+    turn: TurnCame,
     dies_before: int,
 ) -> None:
-    machine = Admit(RULES)
-    held = released = decisions = 0
+    machine = Admit(PATIENT)
+    held = released = decisions = times = 0
+    how = "refused"
     arriving: list[Event] = [head, asked]
     step = 0
     while True:
@@ -86,14 +113,14 @@ def test_admit_decides_once_or_holds_nothing(
             if isinstance(effect, AskCache):
                 arriving.insert(0, CacheAnswered(lookup=lookup, at_ms=NOW))
             elif isinstance(effect, Reserve):
-                held += 1
-                answer = LedgerUnavailable("x")
-                arriving.insert(
-                    0,
-                    granted(effect.request)
-                    if ledger == "granted"
-                    else HoldAnswered(answer=answer, at_ms=NOW),
-                )
+                how = ledger.pop(0) if ledger else "refused"
+                held += how in ("granted", "silent")
+                arriving.insert(0, answered(effect, how))
+            elif isinstance(effect, TakeTime):
+                times += 1
+            elif isinstance(effect, AwaitTurn):
+                assert times == 1, "Envoy is told once, before the first wait"
+                arriving.insert(0, turn if ledger else TurnCame(left=Seconds(0.0)))
             elif isinstance(effect, ReplyNow) or (isinstance(effect, Continue) and effect.metadata):
                 decisions += 1
             elif isinstance(effect, CloseStream):
@@ -105,7 +132,7 @@ def test_admit_decides_once_or_holds_nothing(
     assert released <= held
     if held and not decisions:
         assert released == 1, "a hold nobody was told of is released"
-    if decisions and held and ledger == "granted":
+    if decisions and how == "granted":
         assert released == 0, "a hold that went out with a decision is the tap's"
 
 

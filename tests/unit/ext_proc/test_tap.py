@@ -7,6 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from ext_proc.charge import LATE_S
 from ext_proc.phases.tap import OPENING_S, TapStage
 from ext_proc.vocabulary import (
     AwaitOpening,
@@ -20,10 +21,10 @@ from ext_proc.vocabulary import (
     Store,
     Void,
 )
-from gateway.contract.admission import Verdict
+from gateway.budget.admission import Verdict
+from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
 from tests.harness.openai_schema import validate_stream
-from tests.unit.ext_proc.asked import GONE, NOW, answer_headers, chunk, none, only, record
 from tests.unit.ext_proc.engine_answers import (
     DONE,
     FINISH,
@@ -35,7 +36,22 @@ from tests.unit.ext_proc.engine_answers import (
     usage,
     words,
 )
-from tests.unit.ext_proc.tapped import HEADERS_GO, JSON, UNTOUCHED, bodies, place, shown, tap_after
+from tests.unit.ext_proc.tapped import (
+    GONE,
+    HEADERS_GO,
+    JSON,
+    NOW,
+    UNTOUCHED,
+    answer_headers,
+    bodies,
+    chunk,
+    none,
+    only,
+    place,
+    record,
+    shown,
+    tap_after,
+)
 
 # --- streams ---
 
@@ -63,7 +79,7 @@ def test_a_stream_is_settled_before_done_goes_out() -> None:
     machine, effects = tap_after(answer_headers(), chunk(first))
     effects = list(machine.receive(chunk(last)))
     settle = only(Settle, tuple(effects))
-    assert (settle.used, settle.unknown, settle.hold) == (18, False, "r-1")
+    assert (settle.used.tokens, settle.unknown, settle.hold) == (18, False, "r-1")
     assert settle.detail["finish_reason"] == "stop"
     assert place(effects, Settle) < place(effects, Continue)
     assert only(Continue, tuple(effects)).metadata["tidegate.tap"]["used"] == "18"
@@ -104,9 +120,18 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
     machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
     effects = machine.receive(GONE)
     settle = only(Settle, effects)
-    assert (settle.used, settle.unknown) == (18, False)
+    assert (settle.used.tokens, settle.unknown) == (18, False)
     assert settle.detail["ended"] == "cut"
     assert only(ObserveAnswer, effects).finish_reason == "cut"
+
+
+def test_a_late_worker_does_not_take_its_own_end_for_the_client_s() -> None:
+    machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
+    settle = only(Settle, machine.receive(replace(GONE, late_s=LATE_S)))
+    assert settle.unknown, "Envoy may have gone on without us, and with the answer"
+    assert (settle.detail["ended"], settle.detail["flags"]) == ("lost", "late")
+    in_time, _ = tap_after(answer_headers(), chunk(words("a", "b")))
+    assert not only(Settle, in_time.receive(replace(GONE, late_s=LATE_S / 2))).unknown
 
 
 def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
@@ -162,7 +187,7 @@ def test_an_opening_error_after_the_headers_went_is_shown_in_the_stream_and_free
     for opening in ([answer_headers(), OpeningOverdue()], [answer_headers()]):
         machine, _ = tap_after(*opening, keeps_headers=len(opening) == 2)
         effects = machine.receive(chunk(FRAME + DONE, end=True))
-        assert only(Settle, effects).used == 0
+        assert only(Settle, effects).used.tokens == 0
         assert not only(Settle, effects).unknown
         assert b"engine_overloaded" in bodies(list(effects), FRAME + DONE)
 
@@ -173,7 +198,7 @@ def test_an_engine_that_gives_up_in_mid_stream_is_an_error_and_charged() -> None
     effects += machine.receive(chunk(last, end=True))
     events = validate_stream("chat.completion.chunk", bodies(effects, words("a", "b"), last))
     assert events[-2]["error"]["code"] == "engine_unavailable"
-    assert only(Settle, tuple(effects)).used == 20
+    assert only(Settle, tuple(effects)).used.tokens == 20
 
 
 def test_times_count_from_the_admission() -> None:
@@ -268,7 +293,17 @@ def test_what_was_not_admitted_here_passes_untouched(verdict: Verdict | None) ->
     assert machine.receive(GONE) == ()
 
 
-@pytest.mark.parametrize("fields", [{"v": "2"}, {"v": 1.0}, {**record().to_fields(), "amount": "x"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"v": "2"},
+        {"v": "9"},
+        {"v": 1.0},
+        {**record().to_fields(), "held": "x"},
+        {**record().to_fields(), "price": "1,2"},
+        {**record(lease=HoldId("l-1")).to_fields(), "event_context": "{"},
+    ],
+)
 def test_a_record_that_is_none_passes(fields: dict[str, object]) -> None:
     _, effects = tap_after(replace(answer_headers(), record=fields))
     assert effects == [UNTOUCHED]

@@ -19,12 +19,25 @@ from ext_proc.vocabulary import (
 )
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
-from tests.unit.ext_proc.asked import GONE, answer_headers, chunk, none, only, record
 from tests.unit.ext_proc.engine_answers import (
     FULL,
     completion,
 )
-from tests.unit.ext_proc.tapped import EMPTY, HEADERS_GO, JSON, bodies, place, shown, tap_after
+from tests.unit.ext_proc.tapped import (
+    EMPTY,
+    GONE,
+    HEADERS_GO,
+    JSON,
+    answer_headers,
+    bodies,
+    chunk,
+    none,
+    only,
+    place,
+    record,
+    shown,
+    tap_after,
+)
 
 
 def test_json_and_its_headers_wait_until_it_is_whole_and_settled() -> None:
@@ -47,7 +60,7 @@ def test_slow_json_lets_its_headers_go_and_answers_each_message_at_once() -> Non
     assert machine.receive(chunk(sent[20:30])) == (EMPTY,)
     effects = machine.receive(chunk(sent[30:], end=True))
     validate("chat.completion", orjson.loads(only(Continue, effects).body or b""))
-    assert only(Settle, effects).used == 18
+    assert only(Settle, effects).used.tokens == 18
 
 
 def test_json_that_announces_more_than_is_read_goes_on_at_once_charged_in_full() -> None:
@@ -101,7 +114,7 @@ def test_json_that_is_no_answer_after_its_headers_is_broken_off(sent: bytes) -> 
 def test_what_an_aborted_answer_had_produced_is_charged() -> None:
     machine, _ = tap_after(answer_headers(kind=JSON), OpeningOverdue())
     settle = only(Settle, machine.receive(chunk(completion("abort"), end=True)))
-    assert (settle.used, settle.unknown) == (18, False)
+    assert (settle.used.tokens, settle.unknown) == (18, False)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity"])
@@ -128,4 +141,4 @@ def test_tokens_are_free() -> None:
     of = record(endpoint="tokenize", stream=False, cache_key="")
     _, effects = tap_after(answer_headers(kind=JSON, of=of), chunk(sent, end=True))
     settle = only(Settle, tuple(effects))
-    assert (settle.used, settle.unknown, settle.detail["flags"]) == (0, False, "")
+    assert (settle.used.tokens, settle.unknown, settle.detail["flags"]) == (0, False, "")

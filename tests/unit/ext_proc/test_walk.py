@@ -11,11 +11,13 @@ from ext_proc.cache.store import Lookup
 from ext_proc.phases.admit import Admit, AdmitStage
 from ext_proc.phases.tap import Tap, TapStage
 from ext_proc.stream import Machine, OutOfOrder
-from ext_proc.vocabulary import CacheAnswered, CloseStream, Event, OpeningOverdue, ReplyNow
+from ext_proc.vocabulary import CacheAnswered, CloseStream, Event, OpeningOverdue, ReplyNow, TurnCame
+from gateway.contract.units import Seconds
 from tests.unit.ext_proc.asked import (
+    BEHIND,
     GONE,
     NOW,
-    RULES,
+    PATIENT,
     admitted,
     answer_headers,
     body,
@@ -33,6 +35,9 @@ EVENTS: list[Event] = [
     chunk(b"data: {}\n\n"),
     CacheAnswered(lookup=Lookup(answer=None, epoch="e"), at_ms=NOW),
     granted(HOLD),
+    BEHIND,
+    TurnCame(left=Seconds(1.0)),
+    TurnCame(left=Seconds(0.0)),
     OpeningOverdue(),
     GONE,
 ]
@@ -41,6 +46,7 @@ ROADS_TO: dict[Any, list[Event]] = {
     AdmitStage.REQUEST_BODY: [headers()],
     AdmitStage.CACHE_ANSWER: [headers(), body()],
     AdmitStage.HOLD_ANSWER: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW)],
+    AdmitStage.TURN: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), BEHIND],
     AdmitStage.DECIDED: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), granted(HOLD)],
     AdmitStage.ABANDONED: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), GONE],
     AdmitStage.CLOSED: [GONE],
@@ -57,7 +63,7 @@ ROADS_TO: dict[Any, list[Event]] = {
 
 
 def machine_at(stage: AdmitStage | TapStage) -> Machine[Any]:
-    machine: Machine[Any] = Admit(RULES) if isinstance(stage, AdmitStage) else Tap(keeps_headers=True)
+    machine: Machine[Any] = Admit(PATIENT) if isinstance(stage, AdmitStage) else Tap(keeps_headers=True)
     for event in ROADS_TO[stage]:
         machine.receive(event)
     assert machine.stage is stage

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway import path
+from gateway.budget import policy
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers
-from gateway.contract.admission import AdmissionRecord, Verdict
 from gateway.openai.engine_errors import engine_error
 from gateway.openai.error_body import error_body, error_headers
 from tests.unit.mesh.policy import cluster, compiled, listener, named
@@ -65,6 +66,12 @@ def test_deadlines_are_those_of_the_path() -> None:
     }
     for name, text in configured.items():
         assert seconds(text) * 1000 == path.hop(name).deadline, name
+
+
+def test_a_request_may_wait_for_its_turn_as_long_as_a_budget_can_say() -> None:
+    longest = policy.schema()["$defs"]["wait_seconds_max"]["maximum"]
+    allowed = seconds(filter_config("tidegate.admit")["max_message_timeout"])
+    assert allowed == longest + path.hop("admit").deadline / 1000
 
 
 def test_bounds_are_those_of_the_path() -> None:

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from gateway.budget.measure import AMOUNT_MAX, PRICE_MAX
 from gateway.config.document import PolicyError, parse_documents
 from gateway.contract.errors import NotFound
 from gateway.contract.units import MicroUsd
-from gateway.models.catalogue import Catalogue, Prices, catalogue_of, load_catalogue, read_catalogue, schema
+from gateway.models.catalogue import (
+    Catalogue,
+    Prices,
+    catalogue_of,
+    load_catalogue,
+    price_notes,
+    read_catalogue,
+    schema,
+)
 from gateway.openai.parameters import GATEWAY_OWNED, VENDOR
 from gateway.openai.terms import Endpoint
 
@@ -76,6 +85,10 @@ def test_names_and_aliases_are_one_name_space() -> None:
         ("models:" + entry("one") + "    pool: api\n", "models[0].pool"),
         ("models:" + entry("one") + "    price: 1\n", "models[0].price"),
         ("models:" + entry("one") + "    prices: {prompt: 0.5}\n", "models[0].prices.prompt"),
+        ("models:" + entry("one") + "    prices: {prompt: 10000000001}\n", "models[0].prices.prompt"),
+        ("models:" + entry("one") + "    prices: {request: 1099511627777}\n", "models[0].prices.request"),
+        ("models:" + entry("one") + "    prices: {prompt: 5, cached: 6}\n", "models[0].prices.cached"),
+        ("models:" + entry("one") + "    prices: {cached: 1}\n", "models[0].prices.cached"),
         ("models:" + entry('"bad name"'), "models[0].name"),
         ("models: [{name: one}]", "models[0]"),
         ("other: 1", "other"),
@@ -107,11 +120,61 @@ def test_doubles_in_code_are_refused() -> None:
         catalogue_of((model, model))
 
 
-def test_cost_is_whole_and_rounded_up() -> None:
-    prices = Prices(prompt=MicroUsd(2_000_000), cached=MicroUsd(1_000_000), completion=MicroUsd(3_000_000))
+def usd(**prices: int) -> Prices:
+    return Prices(**{name: MicroUsd(price) for name, price in prices.items()})
+
+
+def test_cost_is_whole_and_rounded_up_once() -> None:
+    prices = usd(prompt=2_000_000, cached=1_000_000, completion=3_000_000)
     assert prices.cost(prompt=10, cached=4, completion=5) == 31
-    assert Prices(prompt=MicroUsd(1)).cost(prompt=1, cached=0, completion=0) == 1
+    assert usd(prompt=1).cost(prompt=1, cached=0, completion=0) == 1
+    assert usd(prompt=500_000, cached=250_000, completion=250_000).cost(prompt=2, cached=1, completion=1) == 1
     assert prices.cost(prompt=0, cached=0, completion=0) == 0
+    assert usd(request=7).cost(prompt=0, cached=0, completion=0) == 7
+    assert usd(request=7, prompt=1).cost(prompt=1, cached=0, completion=0) == 8
+
+
+def test_what_is_held_is_never_less_than_what_it_costs() -> None:
+    prices = usd(prompt=333_333, cached=111_111, completion=999_999, request=3)
+    price = prices.ledger_price()
+    assert (price.prompt, price.completion, price.request) == (333_333, 999_999, 3)
+    for prompt in range(0, 60, 7):
+        held = price.cost(prompt=prompt, completion=prompt)
+        assert held == prices.cost(prompt=prompt, cached=0, completion=prompt)
+        assert all(
+            held >= prices.cost(prompt=prompt, cached=cached, completion=prompt) for cached in range(prompt)
+        )
+
+
+def test_a_price_has_bounds_in_code_too() -> None:
+    usd(prompt=PRICE_MAX, cached=PRICE_MAX, completion=PRICE_MAX, request=AMOUNT_MAX)
+    for wrong in ({"prompt": PRICE_MAX + 1}, {"completion": -1}, {"request": AMOUNT_MAX + 1}, {"cached": 1}):
+        with pytest.raises(ValueError, match="must be 0 to"):
+            usd(**wrong)
+
+
+def test_the_schema_bounds_prices_as_the_ledger_does() -> None:
+    prices = schema()["$defs"]["model"]["properties"]["prices"]["properties"]
+    assert schema()["$defs"]["price"]["maximum"] == PRICE_MAX
+    assert prices["request"]["maximum"] == AMOUNT_MAX
+
+
+def test_a_cached_token_costs_what_any_costs_unless_said() -> None:
+    text = "models:" + entry("one") + "    prices: {prompt: 9, completion: 8, request: 7}\n"
+    assert read(text).models[0].prices == usd(prompt=9, cached=9, completion=8, request=7)
+    assert read(text.replace("{", "{cached: 0, ")).models[0].prices.cached == 0
+
+
+def test_a_model_is_free_but_not_in_silence() -> None:
+    text = "models:" + entry("one") + entry("two") + "    prices: {prompt: 0}\n" + entry("three")
+    document = parse_documents(text, "models.yaml")[0]
+    assert read_catalogue(document).require("one").prices == Prices()
+    assert [str(note) for note in price_notes(document)] == [
+        "models.yaml:2: models[0]: 'one' has no prices: it is free, and no limit in micro_usd holds it;"
+        " say its prices, or prices: {prompt: 0}",
+        "models.yaml:21: models[2]: 'three' has no prices: it is free, and no limit in micro_usd holds it;"
+        " say its prices, or prices: {prompt: 0}",
+    ]
 
 
 def test_a_model_that_embeds_may_also_tokenize_and_nothing_else() -> None:

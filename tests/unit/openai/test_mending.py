@@ -16,6 +16,7 @@ from gateway.openai.mending import Mender, answer_id, system_fingerprint
 from gateway.openai.replay import cached_answer_to_json, cached_answer_to_sse
 from gateway.openai.terms import Endpoint
 from tests.harness.openai_schema import validate, validate_stream
+from tests.unit.ext_proc.engine_answers import bounds
 
 RECORDINGS = Path(__file__).resolve().parents[3] / "inference" / "recordings"
 KINDS = {"chat": "chat.completion", "text": "text_completion"}
@@ -34,11 +35,12 @@ def mender(endpoint: Endpoint = Endpoint.CHAT) -> Mender:
 
 def meter_for(item: dict[str, Any], **changed: Any) -> Meter:
     endpoint = ENDPOINTS[item["case"].split("-")[0]]
+    choices = len(set(re.findall(r'"index":(\d+),"(?:delta|message|text)"', item["text"])))
     plain: dict[str, Any] = {
         "content_type": item["headers"]["content-type"],
         "endpoint": endpoint.value,
         "mender": mender(endpoint),
-        "choices": len(set(re.findall(r'"index":(\d+),"(?:delta|message|text)"', item["text"]))),
+        "bounds": bounds(prompt=10_000, completion=10_000, choices=max(1, choices)),
         "stream": "stream" in item["case"],
         "usage_asked": False,
         "continuous_usage_asked": False,

@@ -7,15 +7,20 @@ holds numbers as doubles, which would round amounts) or a flat list of strings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway.budget.ledger import Draw
+from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
-from gateway.contract.units import Tokens, UnixMillis
+from gateway.contract.units import MicroUsd, Tokens, UnixMillis
 
-RECORD_VERSION: Final = "1"
+RECORD_VERSION: Final = "2"
+FIRST_VERSION: Final = "1"
+"""Still read: in a rollout the tap of a new worker meets what the admit of an old one has written."""
 
 
 class NotAnAdmission(ValueError):
@@ -43,15 +48,24 @@ class CacheStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRecord:
-    """Version 1. For ``unmetered`` only decision, request_id, org and key have a meaning."""
+    """Version 2. For ``unmetered`` only decision, request_id, org and key have a meaning."""
 
     decision: Verdict
     request_id: RequestId
     org: OrgId
     key: KeyId
     hold: HoldId = HoldId("")
-    amount: Tokens = Tokens(0)
-    """Tokens held: prompt bound + completions x max_tokens."""
+    held: Amounts = Amounts()
+    """What is held: prompt bound + completions x max_tokens, and their cost."""
+    hold_expires_at: UnixMillis = UnixMillis(0)
+    """When the hold is charged in full, in the store's time; 0 in records of version 1."""
+    price: str = ""
+    """``<prompt>,<cached>,<completion>,<request>``: pico-USD a token, the last micro-USD a request; empty
+    in records of version 1 and of what costs nothing."""
+    lease: HoldId = HoldId("")
+    """The worker's lease that funds the hold; empty where the ledger itself has decided."""
+    lease_windows: tuple[str, ...] = ()
+    """Its window ids (gateway.budget.window.window_id)."""
     prompt_bound: Tokens = Tokens(0)
     """Upper bound of the prompt's tokens that the hold was made with."""
     completion_max: Tokens = Tokens(0)
@@ -77,6 +91,14 @@ class AdmissionRecord:
     remaining_tokens: str = ""
     reset_tokens: str = ""
     """Values of the x-ratelimit-*-tokens response headers; reset is a duration (``6s``)."""
+    limit_requests: str = ""
+    remaining_requests: str = ""
+    reset_requests: str = ""
+    """Of the x-ratelimit-*-requests response headers."""
+    remaining_micro_usd: str = ""
+    """Of x-tidegate-remaining-micro-usd; empty where no money is limited."""
+    over: str = ""
+    """Soft windows above their limit, of x-tidegate-budget-warning; empty for none."""
     policy_version: int = 0
     usage_max: Tokens = Tokens(0)
     """More tokens than this fit no context that the request can fill, and a report of more is no report;
@@ -85,6 +107,28 @@ class AdmissionRecord:
     """When admit had the whole request: the tap's times to the first token count from here."""
     event_context: str = ""
     """JSON object of the event fields that settle, void and expiry repeat (see gateway.events)."""
+
+    @property
+    def amount(self) -> Tokens:
+        """Tokens held."""
+        return self.held.tokens
+
+    def draw(self) -> Draw | None:
+        """What a settle or void tells a ledger that has not heard of the hold yet; None without a lease.
+        Raises ValueError for a record that admit cannot have written."""
+        if not self.lease:
+            return None
+        context = json.loads(self.event_context or "{}")
+        return Draw(
+            lease=self.lease,
+            windows=self.lease_windows,
+            hold=self.hold,
+            amounts=self.held,
+            units=self.completion_max,
+            expires_at=self.hold_expires_at,
+            policy_version=self.policy_version,
+            context={str(name): str(text) for name, text in context.items()},
+        )
 
     def to_fields(self) -> dict[str, str]:
         """Flat strings, as they stand in the metadata."""
@@ -95,7 +139,11 @@ class AdmissionRecord:
             "org": self.org,
             "key": self.key,
             "hold": self.hold,
-            "amount": str(self.amount),
+            "held": _amounts_text(self.held),
+            "hold_expires_at": str(self.hold_expires_at),
+            "price": self.price,
+            "lease": self.lease,
+            "lease_windows": " ".join(self.lease_windows),
             "prompt_bound": str(self.prompt_bound),
             "completion_max": str(self.completion_max),
             "choices": str(self.choices),
@@ -111,6 +159,11 @@ class AdmissionRecord:
             "limit_tokens": self.limit_tokens,
             "remaining_tokens": self.remaining_tokens,
             "reset_tokens": self.reset_tokens,
+            "limit_requests": self.limit_requests,
+            "remaining_requests": self.remaining_requests,
+            "reset_requests": self.reset_requests,
+            "remaining_micro_usd": self.remaining_micro_usd,
+            "over": self.over,
             "policy_version": str(self.policy_version),
             "usage_max": str(self.usage_max),
             "admitted_at_ms": str(self.admitted_at_ms),
@@ -119,12 +172,14 @@ class AdmissionRecord:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> AdmissionRecord:
-        """Read what ``to_fields`` wrote. Raises NotAnAdmission."""
+        """Read what ``to_fields`` wrote, in version 1 too. Raises NotAnAdmission."""
         texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-        if texts.get("v") != RECORD_VERSION:
+        if texts.get("v") not in (RECORD_VERSION, FIRST_VERSION):
             raise NotAnAdmission(
                 f"tidegate.admit: version must be {RECORD_VERSION!r}, got {texts.get('v')!r}"
             )
+        if texts["v"] == FIRST_VERSION:
+            texts = {**_ADDED, **texts, "held": f"{texts.get('amount')},0,0,0"}
         try:
             return cls(
                 decision=Verdict(texts["decision"]),
@@ -132,7 +187,11 @@ class AdmissionRecord:
                 org=OrgId(texts["org"]),
                 key=KeyId(texts["key"]),
                 hold=HoldId(texts["hold"]),
-                amount=Tokens(int(texts["amount"])),
+                held=_amounts_of(texts["held"]),
+                hold_expires_at=UnixMillis(int(texts["hold_expires_at"])),
+                price=texts["price"],
+                lease=HoldId(texts["lease"]),
+                lease_windows=tuple(texts["lease_windows"].split()),
                 prompt_bound=Tokens(int(texts["prompt_bound"])),
                 completion_max=Tokens(int(texts["completion_max"])),
                 choices=int(texts["choices"]),
@@ -145,13 +204,45 @@ class AdmissionRecord:
                 cache=CacheStatus(texts["cache"]),
                 cache_key=texts["cache_key"],
                 clamp=texts["clamp"],
-                limit_tokens=texts["limit_tokens"],
-                remaining_tokens=texts["remaining_tokens"],
-                reset_tokens=texts["reset_tokens"],
                 policy_version=int(texts["policy_version"]),
-                usage_max=Tokens(int(texts.get("usage_max", "0"))),
-                admitted_at_ms=UnixMillis(int(texts.get("admitted_at_ms", "0"))),
+                usage_max=Tokens(int(texts["usage_max"])),
+                admitted_at_ms=UnixMillis(int(texts["admitted_at_ms"])),
                 event_context=texts["event_context"],
+                **{name: texts[name] for name in _SHOWN},
             )
         except (KeyError, ValueError) as error:
             raise NotAnAdmission(f"tidegate.admit: {error}") from error
+
+
+_SHOWN: Final = (
+    "limit_tokens",
+    "remaining_tokens",
+    "reset_tokens",
+    "limit_requests",
+    "remaining_requests",
+    "reset_requests",
+    "remaining_micro_usd",
+    "over",
+)
+"""Texts that are response headers as they are."""
+_ADDED: Final = {
+    **dict.fromkeys(("price", "lease", "lease_windows", *_SHOWN), ""),
+    **dict.fromkeys(("hold_expires_at", "usage_max", "admitted_at_ms"), "0"),
+}
+"""What version 1 did not have, or not from its beginning."""
+
+
+def _amounts_text(amounts: Amounts) -> str:
+    counts = (amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd)
+    return ",".join(map(str, counts))
+
+
+def _amounts_of(text: str) -> Amounts:
+    """Raises ValueError."""
+    tokens, prompt, completion, micro_usd = map(int, text.split(","))
+    return Amounts(
+        tokens=Tokens(tokens),
+        prompt_tokens=Tokens(prompt),
+        completion_tokens=Tokens(completion),
+        micro_usd=MicroUsd(micro_usd),
+    )

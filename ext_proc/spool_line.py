@@ -1,0 +1,102 @@
+"""A settle or void as one line of a spool file: eight hex digits of CRC-32, a space, JSON, a line's end.
+
+Version 1. A reader meets the lines of the release before it: a worker that starts takes over what an older
+one left.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any, Final
+
+import orjson
+
+from ext_proc.vocabulary import Resolution, Settle, Void
+from gateway.budget.ledger import Draw
+from gateway.budget.measure import Amounts
+from gateway.contract.ids import HoldId, OrgId
+from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+
+VERSION: Final = 1
+
+
+class BadLine(ValueError):
+    """Torn, or of a version that is not known."""
+
+
+def line_of(deed: Resolution) -> bytes:
+    """With its end."""
+    fields: dict[str, object] = {"v": VERSION, "org": deed.org, "hold": deed.hold}
+    if isinstance(deed, Settle):
+        fields |= {"verb": "settle", "used": _numbers(deed.used), "unknown": deed.unknown}
+        fields["detail"] = dict(deed.detail)
+    else:
+        fields |= {"verb": "void", "reason": deed.reason}
+    if deed.draw is not None:
+        fields["draw"] = _draw_fields(deed.draw)
+    text = orjson.dumps(fields)
+    return b"%08x %s\n" % (binascii.crc32(text), text)
+
+
+def resolution_of(line: bytes) -> Resolution:
+    """Of a line without its end. Raises BadLine."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % binascii.crc32(text):
+        raise BadLine("spool: the line is torn")
+    try:
+        fields: dict[str, Any] = orjson.loads(text)
+        if fields["v"] != VERSION:
+            raise BadLine(f"spool: the line must be of version {VERSION}, got {fields['v']!r}")
+        org, hold = OrgId(fields["org"]), HoldId(fields["hold"])
+        draw = _draw(fields["draw"], hold) if "draw" in fields else None
+        if fields["verb"] == "void":
+            return Void(org=org, hold=hold, reason=fields["reason"], draw=draw)
+        return Settle(
+            org=org,
+            hold=hold,
+            used=_amounts(fields["used"]),
+            unknown=fields["unknown"],
+            detail=fields["detail"],
+            draw=draw,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadLine(f"spool: {type(error).__name__}") from error
+
+
+def _numbers(amounts: Amounts) -> list[int]:
+    return [amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd]
+
+
+def _amounts(numbers: list[int]) -> Amounts:
+    tokens, prompt, completion, micro_usd = numbers
+    return Amounts(
+        tokens=Tokens(tokens),
+        prompt_tokens=Tokens(prompt),
+        completion_tokens=Tokens(completion),
+        micro_usd=MicroUsd(micro_usd),
+    )
+
+
+def _draw_fields(draw: Draw) -> dict[str, object]:
+    return {
+        "lease": draw.lease,
+        "windows": draw.windows,
+        "amounts": _numbers(draw.amounts),
+        "units": draw.units,
+        "expires_at": draw.expires_at,
+        "policy_version": draw.policy_version,
+        "context": dict(draw.context),
+    }
+
+
+def _draw(fields: dict[str, Any], hold: HoldId) -> Draw:
+    return Draw(
+        lease=HoldId(fields["lease"]),
+        windows=tuple(fields["windows"]),
+        hold=hold,
+        amounts=_amounts(fields["amounts"]),
+        units=Tokens(fields["units"]),
+        expires_at=UnixMillis(fields["expires_at"]),
+        policy_version=fields["policy_version"],
+        context=fields["context"],
+    )

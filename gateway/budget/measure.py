@@ -1,0 +1,91 @@
+"""What a budget counts: measures, amounts of all of them, and the price of a token.
+
+Integers only. Money is counted in micro-USD; a price of P micro-USD per million tokens is P pico-USD a
+token, so that the cost of a request is exact in pico-USD and rounded up once, to a whole micro-USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from gateway.contract.units import TOKENS_MAX, MicroUsd, Tokens
+
+PICO_PER_MICRO: Final = 1_000_000
+AMOUNT_MAX: Final = 2**40
+"""Most of any measure in one hold or settle; keeps sums of thousands of them exact in a Lua number."""
+PRICE_MAX: Final = 10**10
+"""Pico-USD a token: 10,000 USD per million tokens, far above any price there is."""
+
+
+class Measure(StrEnum):
+    """What a window counts. The value is the wire name, in keys, events and policy files."""
+
+    TOKENS = "tokens"
+    """Prompt and completion together."""
+    PROMPT_TOKENS = "prompt_tokens"
+    COMPLETION_TOKENS = "completion_tokens"
+    MICRO_USD = "micro_usd"
+    REQUESTS = "requests"
+    """One for each hold; released with a void."""
+    CONCURRENT = "concurrent"
+    """Requests in flight: held while the hold is live, never used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """How much of each measure, but for the two that count requests. ``tokens`` need not be the sum of the
+    other two: what is held for a prompt is a bound, and what was estimated has no parts."""
+
+    tokens: Tokens = Tokens(0)
+    prompt_tokens: Tokens = Tokens(0)
+    completion_tokens: Tokens = Tokens(0)
+    micro_usd: MicroUsd = MicroUsd(0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError outside 0..AMOUNT_MAX."""
+        for name, amount in (
+            ("tokens", self.tokens),
+            ("prompt_tokens", self.prompt_tokens),
+            ("completion_tokens", self.completion_tokens),
+            ("micro_usd", self.micro_usd),
+        ):
+            if not 0 <= amount <= AMOUNT_MAX:
+                raise ValueError(f"{name}: must be 0 to {AMOUNT_MAX}, got {amount}")
+
+    @classmethod
+    def of(cls, prompt: int, completion: int, *, micro_usd: int = 0) -> Amounts:
+        """Of so many prompt and completion tokens. Raises ValueError."""
+        return cls(
+            tokens=Tokens(prompt + completion),
+            prompt_tokens=Tokens(prompt),
+            completion_tokens=Tokens(completion),
+            micro_usd=MicroUsd(micro_usd),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Of one request for one model revision: pico-USD a token, and micro-USD once a request."""
+
+    prompt: int = 0
+    completion: int = 0
+    request: MicroUsd = MicroUsd(0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not (0 <= self.prompt <= PRICE_MAX and 0 <= self.completion <= PRICE_MAX):
+            raise ValueError(f"price: must be 0 to {PRICE_MAX} pico-USD a token")
+        if not 0 <= self.request <= AMOUNT_MAX:
+            raise ValueError(f"price: must be 0 to {AMOUNT_MAX} micro-USD a request")
+
+    def cost(self, *, prompt: int, completion: int) -> MicroUsd:
+        """Micro-USD of one request, rounded up once. Raises ValueError beyond what a Lua number holds."""
+        pico = prompt * self.prompt + completion * self.completion
+        if pico > TOKENS_MAX:
+            raise ValueError(f"price: {prompt} and {completion} tokens cost more than can be counted")
+        return MicroUsd(self.request + -(-pico // PICO_PER_MICRO))
+
+
+FREE: Final = Price()

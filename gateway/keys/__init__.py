@@ -1,0 +1,1 @@
+"""API keys as they are stored: what the file holds, and how it is changed."""

@@ -1,0 +1,199 @@
+"""The judge of the books: the engine's own truth log against ledger, events and what clients saw. Pure.
+
+*Produced* for an answer is what the engine generated for its request, by the truth log, less what reconciling
+told as waste and the truth log bears out: attempts that another one took the place of, tokens after a client
+had gone, answers that ended in an error. *Overspent* is produced beyond the limit of an account; *drift* is
+used - produced - unknown, summed without sign over every account. Tokens of a request that no event names
+are drift, unless a lease stays charged for them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from gateway.events.event import Event, EventType
+from inference.twin.truth import Attempt
+
+NOT_PRODUCED: Final = frozenset({"refused", "rejected", "scripted"})
+"""Outcomes of attempts that were answered without a generation."""
+UNHEARD: Final = frozenset({"client_gone", "abort", "cut", "evicted"})
+"""Outcomes of attempts whose end nobody heard: they may have gone on after the last usage seen."""
+CLOSED_CODES: Final = frozenset(
+    {"identity_unavailable", "admission_unavailable", "budget_unavailable", "budget_closed"}
+)
+"""Refusals because a rule closes: not lost, counted apart."""
+
+
+class Ending(Enum):
+    """What a client saw of one request."""
+
+    ANSWERED = "answered"
+    LEFT = "left"
+    """It went away by plan."""
+    OVER_BUDGET = "over_budget"
+    CLOSED = "closed"
+    LOST = "lost"
+    """Admitted and not answered whole, or an error that no rule asks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """``rid`` is the ``x-request-id`` of the answer, empty where none came."""
+
+    ending: Ending
+    rid: str = ""
+    code: str = ""
+
+
+def ending_of(status: int, code: str, *, whole: bool) -> Ending:
+    """``status`` 0: no answer began. ``whole``: it came to its end (``[DONE]``, all of the JSON)."""
+    if status == 200:
+        return Ending.ANSWERED if whole else Ending.LOST
+    if status == 429:
+        return Ending.OVER_BUDGET
+    return Ending.CLOSED if code in CLOSED_CODES else Ending.LOST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountBooks:
+    """One account of one org as the ledger has it at the end."""
+
+    org: str
+    account: str
+    limit: int
+    """-1: none."""
+    used: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What reconciling left: tokens by hold or lease, and waste by request."""
+
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    unknown_windows: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Org and window ids of each."""
+    waste: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    org: str
+    accounts: frozenset[str]
+    held: int
+    drawn: bool
+    live: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookFigures:
+    """Tokens, but for ``leaked_holds`` and ``holds``."""
+
+    produced: int
+    used: int
+    overspent: int
+    drift: int
+    unknown: int
+    unknown_most: int
+    """The holds of the requests whose tap was killed: more must not be unknown."""
+    waste: int
+    leaked_holds: int
+    holds: int
+    leases: int
+    drawn: int
+    """Holds that were granted out of a lease."""
+
+
+def book_figures(
+    attempts: Sequence[Attempt],
+    events: Iterable[Event],
+    accounts: Sequence[AccountBooks],
+    reconciled: Reconciled,
+    seen: Sequence[Seen],
+    lost_taps: frozenset[str],
+) -> BookFigures:
+    """``attempts`` of the truth log; ``lost_taps``: requests whose answer a killed process was metering."""
+    requests, leases = _requests(events)
+    produced, waste = _produced(attempts, reconciled, seen)
+    overspent = drift = 0
+    for books in accounts:
+        name = books.org, books.account
+        here = [rid for rid, request in requests.items() if _touches(request, name)]
+        answers = sum(produced.get(rid, 0) for rid in here)
+        known = sum(produced.get(rid, 0) for rid in here if rid not in reconciled.unknown)
+        unknown = sum(
+            tokens
+            for hold, tokens in reconciled.unknown.items()
+            if _stands_in(reconciled.unknown_windows.get(hold, ("", ())), name)
+        )
+        if books.limit >= 0:
+            overspent += max(0, answers - books.limit)
+        drift += abs(books.used - known - unknown)
+    nameless = sum(tokens for rid, tokens in produced.items() if rid not in requests)
+    covered = sum(tokens for hold, tokens in reconciled.unknown.items() if hold in leases)
+    live = sum(request.live for request in requests.values()) + sum(leases.values())
+    return BookFigures(
+        produced=sum(produced.values()),
+        used=sum(books.used for books in accounts if books.account == "org"),
+        overspent=overspent,
+        drift=drift + max(0, nameless - covered),
+        unknown=sum(reconciled.unknown.values()),
+        unknown_most=sum(requests[rid].held for rid in lost_taps if rid in requests),
+        waste=waste,
+        leaked_holds=live or sum(books.held != 0 for books in accounts),
+        holds=len(requests),
+        leases=len(leases),
+        drawn=sum(request.drawn for request in requests.values()),
+    )
+
+
+def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, bool]]:
+    """By request id; and the leases, each with whether it is still out."""
+    found: dict[str, _Request] = {}
+    leases: dict[str, bool] = {}
+    ends = {EventType.HOLD_SETTLED, EventType.HOLD_VOIDED, EventType.HOLD_EXPIRED, EventType.HOLD_CORRECTED}
+    for event in events:
+        if event.type is EventType.HOLD_GRANTED:
+            held = int((event.amounts or {}).get("held", "0"))
+            accounts = frozenset(window.split("|")[0] for window in event.accounts)
+            drawn = "lease" in (event.context or {})
+            request = _Request(org=event.org, accounts=accounts, held=held, drawn=drawn)
+            found.setdefault(event.hold, request)
+        elif event.type in ends and event.hold in found:
+            found[event.hold].live = False
+        elif event.type is EventType.LEASE_GRANTED:
+            leases.setdefault(event.hold, True)
+        elif event.type in (EventType.LEASE_RETURNED, EventType.LEASE_EXPIRED):
+            leases[event.hold] = False
+    return found, leases
+
+
+def _touches(request: _Request, name: tuple[str, str]) -> bool:
+    return request.org == name[0] and name[1] in request.accounts
+
+
+def _stands_in(windows: tuple[str, tuple[str, ...]], name: tuple[str, str]) -> bool:
+    return windows[0] == name[0] and name[1] in {window.split("|")[0] for window in windows[1]}
+
+
+def _produced(
+    attempts: Sequence[Attempt], reconciled: Reconciled, seen: Sequence[Seen]
+) -> tuple[dict[str, int], int]:
+    """Tokens for answers by request, and how much waste was borne out."""
+    answered = {one.rid for one in seen if one.ending is Ending.ANSWERED}
+    total, last, count = Counter[str](), dict[str, Attempt](), Counter[str]()
+    for attempt in attempts:
+        if attempt.outcome not in NOT_PRODUCED:
+            total[attempt.rid] += attempt.prompt_tokens + attempt.completion_tokens
+            count[attempt.rid] += 1
+        last[attempt.rid] = attempt
+    borne_out = 0
+    for rid, tokens in reconciled.waste.items():
+        if count[rid] > 1 or (rid in last and (last[rid].outcome in UNHEARD or rid not in answered)):
+            total[rid] -= tokens
+            borne_out += tokens
+    return dict(total), borne_out

@@ -1,0 +1,44 @@
+"""What clients of a drill ask: the seed's, mixed, and nothing twice."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import orjson
+
+from mesh.drill.load import RUSH, RUSH_EVERY, Ask, asks
+
+KEYS = ["a", "b", "c"]
+
+
+def first(seed: int, count: int = 400) -> list[Ask]:
+    return list(islice(asks(seed, KEYS), count))
+
+
+def test_the_same_seed_asks_the_same() -> None:
+    assert first(1) == first(1)
+    assert first(1) != first(2)
+
+
+def test_streams_and_json_of_all_sizes_and_clients_that_leave_at_each_stage() -> None:
+    asked = first(1)
+    assert {ask.stream for ask in asked} == {True, False}
+    assert {ask.key for ask in asked} == set(KEYS)
+    assert len({ask.max_tokens for ask in asked}) > 2
+    assert any(ask.leaves_after_s for ask in asked)
+    assert any(ask.leaves_after_events for ask in asked)
+    assert all(ask.stream for ask in asked if ask.leaves_after_events is not None)
+    stays = [ask for ask in asked if not ask.leaves_after_s and ask.leaves_after_events is None]
+    assert len(stays) > len(asked) / 2
+
+
+def test_all_clients_fall_on_one_budget_at_once() -> None:
+    rushes = list(islice(asks(1, KEYS, rush=["x", "y"]), RUSH * RUSH_EVERY * 2))
+    blocks = [{ask.key for ask in rushes[start : start + RUSH]} for start in range(0, len(rushes), RUSH)]
+    calm = [set(KEYS)] * (RUSH_EVERY - 2)
+    assert blocks == [set(KEYS), {"x"}, *calm, set(KEYS), {"y"}, *calm]
+
+
+def test_no_answer_can_come_from_a_cache() -> None:
+    assert len({ask.body("m") for ask in first(1)}) == 400
+    assert {"messages", "prompt"} <= {name for ask in first(1) for name in orjson.loads(ask.body("m"))}

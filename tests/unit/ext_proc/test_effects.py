@@ -1,0 +1,91 @@
+"""Deeds nobody waits for, and what becomes of a settle that the ledger does not take."""
+
+from __future__ import annotations
+
+from ext_proc.effects import Performer
+from ext_proc.vocabulary import Extend, Resolution, Settle, Void
+from gateway.budget.ledger import Draw, Outcome
+from gateway.budget.measure import Amounts
+from gateway.contract.clock import ManualClock, SystemClock
+from gateway.contract.ids import HoldId
+from gateway.contract.units import Millis, Tokens, UnixMillis
+from gateway.telemetry import names
+from gateway.telemetry.log import EventLog
+from gateway.telemetry.metrics import counter
+from tests.unit.ext_proc.asked import admitted
+from tests.unit.ext_proc.streams import ACME, Filters
+
+HOLD = HoldId("r-1")
+DAY = Millis(24 * 3600 * 1000)
+SETTLE = Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), unknown=False, detail={})
+
+
+class Kept:
+    """What keeps the unsettled, in a list."""
+
+    def __init__(self) -> None:
+        self.deeds: list[Resolution] = []
+
+    def add(self, deed: Resolution) -> None:
+        self.deeds.append(deed)
+
+
+def performer(filters: Filters, kept: Kept) -> Performer:
+    return Performer(
+        filters.ledger,
+        filters.cache,
+        SystemClock(),
+        background=filters.background,
+        notes=filters.notes,
+        log=EventLog("test"),
+        unsettled=kept,
+    )
+
+
+async def test_a_long_stream_extends_its_hold_behind_its_back() -> None:
+    filters = Filters()
+    await filters.hold()
+    filters.performer.do(Extend(org=ACME, hold=HOLD, ttl=DAY))
+    assert filters.ledger.extended == {}
+    await filters.background.drain(1)
+    assert filters.ledger.extended == {HOLD: (DAY, Outcome.LIVE)}
+
+
+async def test_an_extension_that_the_ledger_does_not_take_is_dropped() -> None:
+    filters = Filters()
+    dropped = counter(names.EFFECTS_DROPPED, "", ["effect"]).labels(effect="extend")
+    before = dropped._value.get()
+    filters.ledger.broken["extend"] = 1
+    filters.performer.do(Extend(org=ACME, hold=HOLD, ttl=DAY))
+    assert await filters.background.drain(1) == 0
+    assert filters.ledger.extended == {}
+    assert dropped._value.get() == before + 1
+
+
+async def test_what_the_ledger_does_not_take_is_given_to_who_keeps_it_once() -> None:
+    filters, kept = Filters(), Kept()
+    filters.ledger.broken = {"settle": 1, "void": 1}
+    void = Void(org=ACME, hold=HOLD, reason="x")
+    for deed in (SETTLE, void):
+        await performer(filters, kept).resolve(deed)
+    assert kept.deeds == [SETTLE, void]
+    await performer(filters, kept).resolve(SETTLE)
+    assert len(kept.deeds) == 2
+
+
+async def test_a_settle_brings_the_draw_of_its_lease() -> None:
+    filters = Filters()
+    _, request = admitted()
+    draw = Draw(
+        lease=HoldId("lease-1"),
+        windows=(f"org|month|{ManualClock().unix_ms()}",),
+        hold=HOLD,
+        amounts=Amounts.of(10, 20),
+        units=Tokens(20),
+        expires_at=UnixMillis(SystemClock().unix_ms() + 60_000),
+        policy_version=request.policy_version,
+    )
+    await filters.performer.resolve(
+        Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), unknown=False, detail={}, draw=draw)
+    )
+    assert filters.ledger.kinds() == ["hold.granted", "hold.settled"]
