@@ -25,6 +25,10 @@ ENVOYS = ("1.40.0", "1.39.3")
 """What runs locally, and Envoy's line that Istio 1.31 ships."""
 HOST = "{}.tidegate.svc.cluster.local"
 
+_VALIDATED: set[tuple[str, int]] = set()
+"""What the configuration depends on, but for names of ports and sockets: once each, for it costs as much as
+starting."""
+
 
 @functools.cache
 def policy() -> Resources:
@@ -98,7 +102,9 @@ async def trap_stack(directory: Path, version: str, *, dead_workers: int = 0) ->
         config = directory / "envoy.json"
         config.write_text(json.dumps(compile_mesh(policy(), endpoints, target).bootstrap))
         binary = envoy_binary(version)
-        validate(config, binary)
+        if (version, dead_workers) not in _VALIDATED:
+            validate(config, binary)
+            _VALIDATED.add((version, dead_workers))
         envoy = await asyncio.create_subprocess_exec(
             str(binary), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"
         )
