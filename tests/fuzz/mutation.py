@@ -147,7 +147,8 @@ def changed_value(rng: random.Random, value: Any, names: tuple[str, ...]) -> Any
                 return [*value[:at], changed_value(rng, value[at], names), *value[at + 1 :]]
     if isinstance(value, str) and value and rng.random() < 0.3:
         return value + rng.choice(("", "\0", " ", "\u200b", "x", value))
-    if type(value) is int and rng.random() < 0.5:
+    # A number that no float can hold, and which a second change may meet, is replaced.
+    if type(value) is int and abs(value) < 2**1023 and rng.random() < 0.5:
         return rng.choice((value + 1, value - 1, -value, value * 10, float(value), str(value)))
     return rng.choice(STRANGE_VALUES)
 
