@@ -60,7 +60,8 @@ async def promote(replica_url: str, old_url: str | None = None, *, clock: Clock 
     try:
         fenced = old is not None and await _fence(old)
         async with within(STEP):
-            before = await replica.get(EPOCH_KEY)  # after the fence: what it still had to learn, it has learnt
+            # After the fence: what the replica still had to learn, it has learnt.
+            before = await replica.get(EPOCH_KEY)
         if before is None:
             raise LedgerEmptied("The replica has no epoch: there are no books to go on with.")
         async with within(STEP):

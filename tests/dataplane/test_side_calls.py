@@ -16,6 +16,8 @@ from tests.harness.trap import ENVOYS, TrapStack, trap_stack
 
 STREAMS = 1_100
 """More than Envoy's default circuit breaker of 1,024, in which a stream counts for its whole life."""
+OPENED_AT_ONCE = 20
+"""The sidecar lives in this process, as large as it may have become, and has a second for each answer."""
 
 
 @pytest.mark.parametrize("version", ENVOYS)
@@ -43,8 +45,8 @@ async def test_more_streams_than_envoys_default_breaker(tmp_path: Path, version:
     async with trap_stack(tmp_path, version) as stack:
         stack.pod.hold = asyncio.Event()
         writers: list[asyncio.StreamWriter] = []
-        for start in range(0, STREAMS, 100):
-            batch = min(100, STREAMS - start)
+        for start in range(0, STREAMS, OPENED_AT_ONCE):
+            batch = min(OPENED_AT_ONCE, STREAMS - start)
             writers += await asyncio.gather(*(_open_stream(stack) for _ in range(batch)))
         assert stack.sidecar.streams.count("tap") == STREAMS
         assert (await stack.chat()).status_code == 200, "and there is room for one more"
