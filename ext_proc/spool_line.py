@@ -15,7 +15,7 @@ from ext_proc.vocabulary import Resolution, Settle, Void
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.contract.units import Tokens, UnixMillis
 
 VERSION: Final = 1
 
@@ -28,7 +28,7 @@ def line_of(deed: Resolution) -> bytes:
     """With its end."""
     fields: dict[str, object] = {"v": VERSION, "org": deed.org, "hold": deed.hold}
     if isinstance(deed, Settle):
-        fields |= {"verb": "settle", "used": _numbers(deed.used), "unknown": deed.unknown}
+        fields |= {"verb": "settle", "used": deed.used.numbers(), "unknown": deed.unknown}
         fields["detail"] = dict(deed.detail)
     else:
         fields |= {"verb": "void", "reason": deed.reason}
@@ -54,7 +54,7 @@ def resolution_of(line: bytes) -> Resolution:
         return Settle(
             org=org,
             hold=hold,
-            used=_amounts(fields["used"]),
+            used=Amounts.of_numbers(fields["used"]),
             unknown=fields["unknown"],
             detail=fields["detail"],
             draw=draw,
@@ -63,25 +63,11 @@ def resolution_of(line: bytes) -> Resolution:
         raise BadLine(f"spool: {type(error).__name__}") from error
 
 
-def _numbers(amounts: Amounts) -> list[int]:
-    return [amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd]
-
-
-def _amounts(numbers: list[int]) -> Amounts:
-    tokens, prompt, completion, micro_usd = numbers
-    return Amounts(
-        tokens=Tokens(tokens),
-        prompt_tokens=Tokens(prompt),
-        completion_tokens=Tokens(completion),
-        micro_usd=MicroUsd(micro_usd),
-    )
-
-
 def _draw_fields(draw: Draw) -> dict[str, object]:
     return {
         "lease": draw.lease,
         "windows": draw.windows,
-        "amounts": _numbers(draw.amounts),
+        "amounts": draw.amounts.numbers(),
         "units": draw.units,
         "expires_at": draw.expires_at,
         "policy_version": draw.policy_version,
@@ -94,7 +80,7 @@ def _draw(fields: dict[str, Any], hold: HoldId) -> Draw:
         lease=HoldId(fields["lease"]),
         windows=tuple(fields["windows"]),
         hold=hold,
-        amounts=_amounts(fields["amounts"]),
+        amounts=Amounts.of_numbers(fields["amounts"]),
         units=Tokens(fields["units"]),
         expires_at=UnixMillis(fields["expires_at"]),
         policy_version=fields["policy_version"],

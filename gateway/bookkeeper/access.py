@@ -215,11 +215,10 @@ def event_of(entry: AccessEntry, region: RegionName) -> Event:
             "cache": record.cache.value,
         }
     if record is not None and record.lease:
-        held = record.held
         context |= {  # of a draw that may have died untold with its worker
             "lease": record.lease,
             "lease_windows": " ".join(record.lease_windows),
-            "held": f"{held.tokens},{held.prompt_tokens},{held.completion_tokens},{held.micro_usd}",
+            "held": record.held.text(),
             "units": str(record.completion_max),
             "hold_expires_at": str(record.hold_expires_at),
         }

@@ -11,10 +11,10 @@ from enum import Enum
 from typing import Final
 
 from gateway.budget.ledger import Draw
-from gateway.budget.measure import Amounts, Measure
-from gateway.budget.outbox import UNKNOWN_USAGE
+from gateway.budget.measure import Amounts
+from gateway.budget.outbox import UNKNOWN_USAGE, amounts_of
 from gateway.contract.ids import HoldId, OrgId
-from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.contract.units import Tokens, UnixMillis
 from gateway.events.event import Event, EventType
 
 CUT: Final = frozenset({"cut", "error", "limit"})
@@ -111,17 +111,6 @@ def cases_of(events: Iterable[Event]) -> Cases:
     return found
 
 
-def amounts_in(event: Event, name: str) -> Amounts:
-    """``held*`` or ``used*`` of an event (gateway/budget/outbox.py)."""
-    amounts = event.amounts or {}
-    return Amounts(
-        tokens=Tokens(int(amounts.get(name, "0"))),
-        prompt_tokens=Tokens(int(amounts.get(f"{name}_{Measure.PROMPT_TOKENS}", "0"))),
-        completion_tokens=Tokens(int(amounts.get(f"{name}_{Measure.COMPLETION_TOKENS}", "0"))),
-        micro_usd=MicroUsd(int(amounts.get(f"{name}_{Measure.MICRO_USD}", "0"))),
-    )
-
-
 def _hold(found: Cases, event: Event) -> HoldCase:
     key = OrgId(event.org), HoldId(event.hold)
     if key not in found.holds:
@@ -135,7 +124,7 @@ def _granted(found: Cases, event: Event) -> None:
         return
     case.standing = Standing.LIVE
     case.granted_at = UnixMillis(event.at_ms)
-    case.held = amounts_in(event, "held")
+    case.held = amounts_of("held", event.amounts)
     case.lease = HoldId(context.get("lease", ""))
     case.windows = event.accounts
     case.model, case.revision = context.get("model", ""), context.get("revision", "")
@@ -145,8 +134,8 @@ def _resolved(found: Cases, event: Event) -> None:
     case, context = _hold(found, event), event.context or {}
     blind = event.type is EventType.HOLD_EXPIRED or event.reason == UNKNOWN_USAGE
     case.standing = Standing.BLIND if blind else Standing.FINAL
-    case.held = amounts_in(event, "held")
-    case.charged = amounts_in(event, "used")
+    case.held = amounts_of("held", event.amounts)
+    case.charged = amounts_of("used", event.amounts)
     case.windows = case.windows or event.accounts
     case.cut = context.get("detail.ended", "") in CUT
     case.voided = event.type is EventType.HOLD_VOIDED
@@ -157,7 +146,7 @@ def _lease(found: Cases, event: Event) -> None:
     lease = found.leases.setdefault(
         key, LeaseCase(org=key[0], lease=key[1], granted_at=UnixMillis(event.at_ms))
     )
-    lease.rest = amounts_in(event, "held")
+    lease.rest = amounts_of("held", event.amounts)
     lease.windows = lease.windows or event.accounts
     if event.type is EventType.LEASE_EXPIRED:
         lease.expired_at = UnixMillis(event.at_ms)
@@ -175,20 +164,14 @@ def _access(event: Event) -> Access:
 
 def _draw(event: Event, context: Mapping[str, str]) -> Draw | None:
     """None without a lease, and where the entry does not say enough."""
-    held = context.get("held", "").split(",")
-    if not context.get("lease") or len(held) != 4:
+    held = context.get("held", "")
+    if not context.get("lease") or held.count(",") != 3:
         return None
-    tokens, prompt, completion, micro_usd = (int(text) for text in held)
     return Draw(
         lease=HoldId(context["lease"]),
         windows=tuple(context.get("lease_windows", "").split()),
         hold=HoldId(event.hold),
-        amounts=Amounts(
-            tokens=Tokens(tokens),
-            prompt_tokens=Tokens(prompt),
-            completion_tokens=Tokens(completion),
-            micro_usd=MicroUsd(micro_usd),
-        ),
+        amounts=Amounts.of_text(held),
         units=Tokens(int(context.get("units", "0"))),
         expires_at=UnixMillis(int(context.get("hold_expires_at", "0"))),
         policy_version=int(event.policy_version or "0"),

@@ -24,7 +24,7 @@ from gateway.budget.rebuilt import (
 )
 from gateway.budget.window import Window
 from gateway.contract.ids import AccountId, HoldId, OrgId
-from gateway.contract.units import TOKENS_MAX, MicroUsd, Tokens, UnixMillis
+from gateway.contract.units import TOKENS_MAX, UnixMillis
 from gateway.events.event import Event, EventType
 
 FORGET_EVERY: Final = 50_000
@@ -81,15 +81,15 @@ class OrgState:
     ) -> None:
         """Add ``held`` and ``used`` times the amounts; each is -1, 0 or 1."""
         for name in windows:
-            counter, weight = self.counter(name), _weight(name, amounts, requests)
-            counter.held += held * weight
-            counter.used += 0 if measure_of(name) is Measure.CONCURRENT else used * weight
+            counter, measure = self.counter(name), measure_of(name)
+            counter.held += held * amounts.weight(measure, requests, requests)
+            counter.used += used * amounts.weight(measure, requests, 0)
 
     def lease_out(self, windows: Iterable[str], amounts: Amounts, requests: int, sign: int) -> None:
         """The part of what is held that leases have not handed out."""
         for name in windows:
-            if measure_of(name) is not Measure.CONCURRENT:
-                self.counter(name).leased += sign * _weight(name, amounts, requests)
+            if (measure := measure_of(name)) is not Measure.CONCURRENT:
+                self.counter(name).leased += sign * amounts.weight(measure, requests, 0)
 
     def keep(self, windows: Iterable[str], at_ms: int) -> None:
         """A correction may still come: these windows outlive a tombstone from ``at_ms``."""
@@ -176,7 +176,7 @@ class Replay:
 
 
 def _granted(org: OrgState, event: Event) -> None:
-    amounts, context = amounts_of(event, "held"), _context(event)
+    amounts, context = outbox.amounts_of("held", event.amounts), _context(event)
     lease = org.leases.get(HoldId(context.get("lease", "")))
     if "lease" not in context:
         org.move(event.accounts, amounts, 1, held=1)
@@ -186,7 +186,7 @@ def _granted(org: OrgState, event: Event) -> None:
         org.lease_out(event.accounts, amounts, 1, -1)
     if lease is not None:
         org.leases[HoldId(context["lease"])] = replace(
-            lease, rest=less(lease.rest, amounts), requests=lease.requests - 1
+            lease, rest=lease.rest.less(amounts), requests=lease.requests - 1
         )
     org.holds[HoldId(event.hold)] = RebuiltHold(
         windows=event.accounts, amounts=amounts, version=_version(event), context=context
@@ -195,7 +195,7 @@ def _granted(org: OrgState, event: Event) -> None:
 
 def _resolved(org: OrgState, event: Event, outcome: Outcome) -> bool:
     """Whether the log knew the hold as one that could end so."""
-    held, used = amounts_of(event, "held"), amounts_of(event, "used")
+    held, used = outbox.amounts_of("held", event.amounts), outbox.amounts_of("used", event.amounts)
     hold = org.holds.get(HoldId(event.hold))
     if outcome is Outcome.CORRECTED:
         org.move(event.accounts, held, 1, used=-1)
@@ -225,7 +225,8 @@ def _resolved(org: OrgState, event: Event, outcome: Outcome) -> bool:
 def _leased(org: OrgState, event: Event) -> bool:
     """Whether the log knew the lease."""
     name, windows = HoldId(event.hold), event.accounts
-    amounts, requests = amounts_of(event, "held"), int((event.amounts or {}).get("held_requests", "0"))
+    amounts = outbox.amounts_of("held", event.amounts)
+    requests = int((event.amounts or {}).get("held_requests", "0"))
     known = org.leases.pop(name, None)
     if event.type is EventType.LEASE_GRANTED:
         org.move(windows, amounts, requests, held=1)
@@ -279,41 +280,6 @@ def _with(windows: Sequence[Window], window: Window) -> tuple[Window, ...]:
     if all(one.name != window.name for one in windows):
         return (*windows, window)
     return tuple(window if one.name == window.name else one for one in windows)
-
-
-def amounts_of(event: Event, name: str) -> Amounts:
-    """``held*`` or ``used*`` of an event. Raises ValueError."""
-    found = event.amounts or {}
-    return Amounts(
-        tokens=Tokens(int(found.get(name, "0"))),
-        prompt_tokens=Tokens(int(found.get(f"{name}_{Measure.PROMPT_TOKENS}", "0"))),
-        completion_tokens=Tokens(int(found.get(f"{name}_{Measure.COMPLETION_TOKENS}", "0"))),
-        micro_usd=MicroUsd(int(found.get(f"{name}_{Measure.MICRO_USD}", "0"))),
-    )
-
-
-def less(have: Amounts, taken: Amounts) -> Amounts:
-    """What is left. Raises ValueError when it does not cover."""
-    return Amounts(
-        tokens=Tokens(have.tokens - taken.tokens),
-        prompt_tokens=Tokens(have.prompt_tokens - taken.prompt_tokens),
-        completion_tokens=Tokens(have.completion_tokens - taken.completion_tokens),
-        micro_usd=MicroUsd(have.micro_usd - taken.micro_usd),
-    )
-
-
-def _weight(window: str, amounts: Amounts, requests: int) -> int:
-    match measure_of(window):
-        case Measure.TOKENS:
-            return amounts.tokens
-        case Measure.PROMPT_TOKENS:
-            return amounts.prompt_tokens
-        case Measure.COMPLETION_TOKENS:
-            return amounts.completion_tokens
-        case Measure.MICRO_USD:
-            return amounts.micro_usd
-        case Measure.REQUESTS | Measure.CONCURRENT:
-            return requests
 
 
 def _place(entry: str) -> tuple[int, int]:

@@ -120,7 +120,7 @@ def _overrides(replay: RebuiltBooks, ledger: RebuiltBooks) -> Pairs:
 
 
 def _amounts(one: Amounts) -> str:
-    return f"{one.tokens}/{one.prompt_tokens}/{one.completion_tokens}/{one.micro_usd}"
+    return "/".join(map(str, one.numbers()))
 
 
 def _both(

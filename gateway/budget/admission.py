@@ -16,7 +16,7 @@ from typing import Final
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
-from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.contract.units import Tokens, UnixMillis
 
 RECORD_VERSION: Final = "2"
 FIRST_VERSION: Final = "1"
@@ -139,7 +139,7 @@ class AdmissionRecord:
             "org": self.org,
             "key": self.key,
             "hold": self.hold,
-            "held": _amounts_text(self.held),
+            "held": self.held.text(),
             "hold_expires_at": str(self.hold_expires_at),
             "price": self.price,
             "lease": self.lease,
@@ -187,7 +187,7 @@ class AdmissionRecord:
                 org=OrgId(texts["org"]),
                 key=KeyId(texts["key"]),
                 hold=HoldId(texts["hold"]),
-                held=_amounts_of(texts["held"]),
+                held=Amounts.of_text(texts["held"]),
                 hold_expires_at=UnixMillis(int(texts["hold_expires_at"])),
                 price=texts["price"],
                 lease=HoldId(texts["lease"]),
@@ -230,19 +230,3 @@ _ADDED: Final = {
     **dict.fromkeys(("hold_expires_at", "usage_max", "admitted_at_ms"), "0"),
 }
 """What version 1 did not have, or not from its beginning."""
-
-
-def _amounts_text(amounts: Amounts) -> str:
-    counts = (amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd)
-    return ",".join(map(str, counts))
-
-
-def _amounts_of(text: str) -> Amounts:
-    """Raises ValueError."""
-    tokens, prompt, completion, micro_usd = map(int, text.split(","))
-    return Amounts(
-        tokens=Tokens(tokens),
-        prompt_tokens=Tokens(prompt),
-        completion_tokens=Tokens(completion),
-        micro_usd=MicroUsd(micro_usd),
-    )

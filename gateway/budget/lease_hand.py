@@ -13,7 +13,7 @@ from gateway.budget.ledger import DRAWS_MAX, Draw, Granted, HoldRequest, Leased
 from gateway.budget.measure import Amounts, Measure
 from gateway.budget.window import UNLIMITED, Standing
 from gateway.contract.ids import AccountId, HoldId, OrgId
-from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.contract.units import UnixMillis
 
 MARGIN_S: Final = 0.25
 """How long before its end a lease is no more drawn from. Its time is counted from before it was asked for, so
@@ -25,43 +25,6 @@ HEAR_EVERY_S: Final = 0.1
 hears of a recall only when it speaks (leasing_ledger.RECALL_WAITS_S)."""
 RENEW_AT: Final = 0.5
 """Part of a lease, in any measure or of its time, below which the next one is asked for."""
-
-
-def covers(have: Amounts, wanted: Amounts) -> bool:
-    """Whether no measure of ``wanted`` is more than ``have``."""
-    return (
-        have.tokens >= wanted.tokens
-        and have.prompt_tokens >= wanted.prompt_tokens
-        and have.completion_tokens >= wanted.completion_tokens
-        and have.micro_usd >= wanted.micro_usd
-    )
-
-
-def less(have: Amounts, taken: Amounts) -> Amounts:
-    """What is left. Raises ValueError when it does not cover."""
-    return Amounts(
-        tokens=Tokens(have.tokens - taken.tokens),
-        prompt_tokens=Tokens(have.prompt_tokens - taken.prompt_tokens),
-        completion_tokens=Tokens(have.completion_tokens - taken.completion_tokens),
-        micro_usd=MicroUsd(have.micro_usd - taken.micro_usd),
-    )
-
-
-def counted(measure: Measure, amounts: Amounts, requests: int) -> int:
-    """How much of ``measure``; a lease has nothing in flight."""
-    match measure:
-        case Measure.TOKENS:
-            return amounts.tokens
-        case Measure.PROMPT_TOKENS:
-            return amounts.prompt_tokens
-        case Measure.COMPLETION_TOKENS:
-            return amounts.completion_tokens
-        case Measure.MICRO_USD:
-            return amounts.micro_usd
-        case Measure.REQUESTS:
-            return requests
-        case Measure.CONCURRENT:
-            return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,20 +96,20 @@ class Hand:
             self.requests < whole.requests * RENEW_AT
             or self.until_s - now_s < time_s * RENEW_AT - MARGIN_S
             or any(
-                counted(measure, self.rest, 0) < counted(measure, whole.amounts, 0) * RENEW_AT
+                self.rest.weight(measure, 0, 0) < whole.amounts.weight(measure, 0, 0) * RENEW_AT
                 for measure in Measure
             )
         )
 
     def pays(self, amounts: Amounts) -> bool:
         """Whether there is so much left of it."""
-        return self.requests > 0 and covers(self.rest, amounts)
+        return self.requests > 0 and self.rest.covers(amounts)
 
     def draw(self, request: HoldRequest, amounts: Amounts, now_s: float) -> Granted | None:
         """All that ``request`` wants, or nothing: a client is never clamped for a lease's sake."""
-        if not self.usable(now_s) or not covers(self.rest, amounts):
+        if not self.usable(now_s) or not self.rest.covers(amounts):
             return None
-        self.rest = less(self.rest, amounts)
+        self.rest = self.rest.less(amounts)
         self.requests -= 1
         self.drawn_s = now_s
         # The store's time now, at least; later by the way of the lease's question and answer.
@@ -177,7 +140,7 @@ class Hand:
 
     def _now(self, standing: Standing) -> Standing:
         """With what is left of the lease counted as free: it is, for this worker's clients."""
-        left = counted(standing.measure, self.rest, self.requests)
+        left = self.rest.weight(standing.measure, self.requests, 0)
         return replace(standing, held=max(0, standing.held - left))
 
     def batch(self) -> Sequence[Draw]:
@@ -195,6 +158,6 @@ class Hand:
         return any(
             standing.account in ids
             and standing.limit != UNLIMITED
-            and standing.remaining < counted(measure, wanted, 1)
+            and standing.remaining < wanted.weight(measure, 1, 0)
             for measure, standing in self.leased.tightest.items()
         )

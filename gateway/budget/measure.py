@@ -6,6 +6,7 @@ token, so that the cost of a request is exact in pico-USD and rounded up once, t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -45,14 +46,9 @@ class Amounts:
 
     def __post_init__(self) -> None:
         """Raises ValueError outside 0..AMOUNT_MAX."""
-        for name, amount in (
-            ("tokens", self.tokens),
-            ("prompt_tokens", self.prompt_tokens),
-            ("completion_tokens", self.completion_tokens),
-            ("micro_usd", self.micro_usd),
-        ):
-            if not 0 <= amount <= AMOUNT_MAX:
-                raise ValueError(f"{name}: must be 0 to {AMOUNT_MAX}, got {amount}")
+        for name in _NAMES:
+            if not 0 <= getattr(self, name) <= AMOUNT_MAX:
+                raise ValueError(f"{name}: must be 0 to {AMOUNT_MAX}, got {getattr(self, name)}")
 
     @classmethod
     def of(cls, prompt: int, completion: int, *, micro_usd: int = 0) -> Amounts:
@@ -63,6 +59,69 @@ class Amounts:
             completion_tokens=Tokens(completion),
             micro_usd=MicroUsd(micro_usd),
         )
+
+    @classmethod
+    def of_numbers(cls, numbers: Iterable[int]) -> Amounts:
+        """What ``numbers`` gave. Raises ValueError, also for more or fewer than four; TypeError for what
+        are no numbers."""
+        tokens, prompt, completion, micro_usd = numbers
+        return cls(
+            tokens=Tokens(tokens),
+            prompt_tokens=Tokens(prompt),
+            completion_tokens=Tokens(completion),
+            micro_usd=MicroUsd(micro_usd),
+        )
+
+    @classmethod
+    def of_text(cls, text: str) -> Amounts:
+        """What ``text`` gave. Raises ValueError."""
+        return cls.of_numbers(map(int, text.split(",")))
+
+    def numbers(self) -> tuple[int, int, int, int]:
+        """Tokens, prompt tokens, completion tokens, micro-USD: their order wherever they have no names."""
+        return self.tokens, self.prompt_tokens, self.completion_tokens, self.micro_usd
+
+    def text(self) -> str:
+        """``<tokens>,<prompt tokens>,<completion tokens>,<micro-USD>``."""
+        return ",".join(map(str, self.numbers()))
+
+    def weight(self, measure: Measure, requests: int, in_flight: int) -> int:
+        """How much of ``measure``, for so many requests, of which so many are in flight."""
+        match measure:
+            case Measure.TOKENS:
+                return self.tokens
+            case Measure.PROMPT_TOKENS:
+                return self.prompt_tokens
+            case Measure.COMPLETION_TOKENS:
+                return self.completion_tokens
+            case Measure.MICRO_USD:
+                return self.micro_usd
+            case Measure.REQUESTS:
+                return requests
+            case Measure.CONCURRENT:
+                return in_flight
+
+    def covers(self, wanted: Amounts) -> bool:
+        """Whether no measure of ``wanted`` is more."""
+        return (
+            self.tokens >= wanted.tokens
+            and self.prompt_tokens >= wanted.prompt_tokens
+            and self.completion_tokens >= wanted.completion_tokens
+            and self.micro_usd >= wanted.micro_usd
+        )
+
+    def less(self, taken: Amounts) -> Amounts:
+        """What is left. Raises ValueError where it does not cover ``taken``."""
+        return Amounts(
+            tokens=Tokens(self.tokens - taken.tokens),
+            prompt_tokens=Tokens(self.prompt_tokens - taken.prompt_tokens),
+            completion_tokens=Tokens(self.completion_tokens - taken.completion_tokens),
+            micro_usd=MicroUsd(self.micro_usd - taken.micro_usd),
+        )
+
+
+_NAMES: Final = ("tokens", "prompt_tokens", "completion_tokens", "micro_usd")
+"""Of the four, in the order of ``Amounts.numbers``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -259,17 +259,17 @@ class Books:
     def hold(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to what is held: ``requests`` of so much together, each of them in flight."""
         for counter in self._kept(windows):
-            counter.held += sign * weight(counter.measure, amounts, requests, requests)
+            counter.held += sign * amounts.weight(counter.measure, requests, requests)
 
     def lease_out(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to the part of what is held that is the rest of leases."""
         for counter in self._kept(windows):
-            counter.leased += sign * weight(counter.measure, amounts, requests, 0)
+            counter.leased += sign * amounts.weight(counter.measure, requests, 0)
 
     def use(self, windows: Sequence[str], amounts: Amounts, requests: int, *, sign: int = 1) -> None:
         """Add to what is used."""
         for counter in self._kept(windows):
-            counter.used += sign * weight(counter.measure, amounts, requests, 0)
+            counter.used += sign * amounts.weight(counter.measure, requests, 0)
 
     def keep(self, windows: Sequence[str], now: UnixMillis) -> None:
         """A correction may still come: these windows outlive a tombstone from now. Not a rolling window's
@@ -294,23 +294,6 @@ class Books:
 
 def _leaves_at(window: Window, start: int) -> UnixMillis:
     return UnixMillis(start + bucket_ms(window.seconds) + window.seconds * 1000)
-
-
-def weight(measure: Measure, amounts: Amounts, requests: int, concurrent: int) -> int:
-    """How much of ``measure``."""
-    match measure:
-        case Measure.TOKENS:
-            return amounts.tokens
-        case Measure.PROMPT_TOKENS:
-            return amounts.prompt_tokens
-        case Measure.COMPLETION_TOKENS:
-            return amounts.completion_tokens
-        case Measure.MICRO_USD:
-            return amounts.micro_usd
-        case Measure.REQUESTS:
-            return requests
-        case Measure.CONCURRENT:
-            return concurrent
 
 
 def payable(request: HoldRequest, placed: Placed) -> int:

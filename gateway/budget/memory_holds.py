@@ -14,8 +14,8 @@ from gateway.budget.ledger import (
     Resolved,
 )
 from gateway.budget.measure import Amounts
-from gateway.budget.memory_books import Books, Hold, Placed, weight
-from gateway.budget.memory_leases import covers, less, recall, remembered_lease
+from gateway.budget.memory_books import Books, Hold, Placed
+from gateway.budget.memory_leases import recall, remembered_lease
 from gateway.contract.ids import HoldId
 from gateway.contract.units import Millis, Tokens, UnixMillis
 
@@ -26,7 +26,7 @@ def refusal_of(
     """The window that refuses ``needed`` and one request, how much it misses, and the answer."""
     refusing = []
     for one in before:
-        least = weight(one.window.measure, needed, 1, 1)
+        least = needed.weight(one.window.measure, 1, 1)
         if one.binds and one.remaining < least:
             refusing.append((one, least, books.pays_at(one, least, now)))
     if not refusing:
@@ -90,13 +90,13 @@ def drawn(books: Books, draw: Draw, now: UnixMillis) -> Hold | None:
     funded = (
         lease is not None
         and lease.state is not LeaseState.RETURNED
-        and covers(lease.rest, draw.amounts)
+        and lease.rest.covers(draw.amounts)
         and lease.requests > 0
     )
     windows = draw.windows if lease is None else lease.windows
     windows = tuple(name for name in windows if name in books.counters)
     if lease is not None and funded:
-        lease.rest = less(lease.rest, draw.amounts)
+        lease.rest = lease.rest.less(draw.amounts)
         lease.requests -= 1
         context["lease"] = draw.lease
         if lease.state is LeaseState.EXPIRED:

@@ -84,26 +84,6 @@ def share_of(request: LeaseRequest, windows: Sequence[Placed]) -> tuple[Amounts,
     return amounts, most(Measure.REQUESTS, request.wanted_requests)
 
 
-def covers(have: Amounts, wanted: Amounts) -> bool:
-    """Whether no measure of ``wanted`` is more than ``have``."""
-    return (
-        have.tokens >= wanted.tokens
-        and have.prompt_tokens >= wanted.prompt_tokens
-        and have.completion_tokens >= wanted.completion_tokens
-        and have.micro_usd >= wanted.micro_usd
-    )
-
-
-def less(have: Amounts, taken: Amounts) -> Amounts:
-    """What is left. Raises ValueError when it does not cover."""
-    return Amounts(
-        tokens=Tokens(have.tokens - taken.tokens),
-        prompt_tokens=Tokens(have.prompt_tokens - taken.prompt_tokens),
-        completion_tokens=Tokens(have.completion_tokens - taken.completion_tokens),
-        micro_usd=MicroUsd(have.micro_usd - taken.micro_usd),
-    )
-
-
 def ends_at(request: LeaseRequest, windows: Sequence[Placed], now: UnixMillis) -> int:
     """The end of the first fixed window, and no later than the time asked for. A rolling window's bucket is
     let run on: a draw that posts to a bucket of a minute ago only leaves the window that much sooner, so

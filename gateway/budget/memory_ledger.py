@@ -44,7 +44,6 @@ from gateway.budget.memory_leases import (
     adjust,
     bare,
     charge_rest,
-    covers,
     ends_at,
     give_back,
     leased,
@@ -243,7 +242,7 @@ class MemoryLedger:
         if books.frozen(request.accounts) is not None or any(no_lease(books, one, now) for one in before):
             return None
         amounts, requests = share_of(request, before)
-        if requests < 1 or not covers(amounts, request.least):
+        if requests < 1 or not amounts.covers(request.least):
             return None
         windows = tuple(one.id for one in before)
         for one in before:

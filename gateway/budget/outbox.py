@@ -94,6 +94,14 @@ def amounts(name: str, counted: Amounts) -> dict[str, int]:
     return found
 
 
+def amounts_of(name: str, counts: Mapping[str, str] | None) -> Amounts:
+    """What ``amounts`` wrote, of an entry's amounts; None has none. Raises ValueError."""
+    found = counts or {}
+    parts = (Measure.PROMPT_TOKENS, Measure.COMPLETION_TOKENS, Measure.MICRO_USD)
+    names = (name, *(f"{name}_{measure}" for measure in parts))
+    return Amounts.of_numbers(int(found.get(one, "0")) for one in names)
+
+
 def window_text(window: Window) -> str:
     """``<measure>,<span>,<limit>,<enforcement>,<burst>``: a window in the ledger's limits and in events."""
     return f"{window.measure},{window.span},{window.limit},{window.enforcement},{window.burst}"

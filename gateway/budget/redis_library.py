@@ -17,7 +17,7 @@ from gateway.budget.measure import Amounts, Measure
 from gateway.budget.outbox import window_text
 from gateway.budget.window import UNLIMITED, Account, Enforcement, Standing, Window
 from gateway.contract.ids import AccountId, HoldId
-from gateway.contract.units import MicroUsd, Millis, Tokens, UnixMillis
+from gateway.contract.units import Millis, Tokens, UnixMillis
 
 _PARTS: Final = ("ledger", "ledger_records", "ledger_holds", "ledger_leases", "ledger_verbs")
 _ZONES_MAX: Final = 700
@@ -66,11 +66,6 @@ def pairs(values: Mapping[str, str]) -> list[str]:
     return [text for pair in values.items() for text in pair]
 
 
-def four(amounts: Amounts) -> tuple[int, int, int, int]:
-    """Tokens, prompt tokens, completion tokens, micro-USD."""
-    return amounts.tokens, amounts.prompt_tokens, amounts.completion_tokens, amounts.micro_usd
-
-
 def reserve_arguments(request: HoldRequest) -> list[str | int]:
     """Of tg2_reserve, after epoch and time."""
     price = request.price
@@ -85,7 +80,7 @@ def reserve_arguments(request: HoldRequest) -> list[str | int]:
 def lease_arguments(request: LeaseRequest) -> list[str | int]:
     """Of tg2_lease, after epoch and time."""
     return [
-        *(request.lease, *four(request.wanted), request.wanted_requests, *four(request.least)),
+        *(request.lease, *request.wanted.numbers(), request.wanted_requests, *request.least.numbers()),
         *(request.share, request.ttl, request.policy_version),
         *accounts_arguments(request.accounts),
         *pairs(request.context),
@@ -94,7 +89,7 @@ def lease_arguments(request: LeaseRequest) -> list[str | int]:
 
 def draw_arguments(draw: Draw) -> list[str | int]:
     """One draw."""
-    numbers = (*four(draw.amounts), draw.units, draw.expires_at, draw.policy_version)
+    numbers = (*draw.amounts.numbers(), draw.units, draw.expires_at, draw.policy_version)
     windows = " ".join(draw.windows)
     return [draw.lease, draw.hold, *numbers, windows, len(draw.context), *pairs(draw.context)]
 
@@ -106,18 +101,7 @@ def maybe_draw(draw: Draw | None) -> list[str | int]:
 
 def used_arguments(used: Amounts, *, unknown: bool) -> tuple[int, ...]:
     """Of tg2_settle: the amounts and whether they count."""
-    return *four(used), int(unknown)
-
-
-def amounts_of(texts: Sequence[str]) -> Amounts:
-    """Of the four."""
-    tokens, prompt, completion, micro_usd = map(int, texts)
-    return Amounts(
-        tokens=Tokens(tokens),
-        prompt_tokens=Tokens(prompt),
-        completion_tokens=Tokens(completion),
-        micro_usd=MicroUsd(micro_usd),
-    )
+    return *used.numbers(), int(unknown)
 
 
 def standing_of(text: str) -> Standing:
@@ -172,7 +156,7 @@ def decision_of(hold: HoldId, reply: str) -> Granted | Refused:
     units, expires_at, repeated, conflict, lease, tightest, more, over = fields[4:]
     return Granted(
         hold=hold,
-        amounts=amounts_of(fields[:4]),
+        amounts=Amounts.of_numbers(map(int, fields[:4])),
         units=Tokens(int(units)),
         tightest=_tightest(tightest, more),
         expires_at=UnixMillis(int(expires_at)),
@@ -189,7 +173,7 @@ def resolved_of(reply: str) -> Resolved:
     return Resolved(
         outcome=Outcome(outcome),
         first=first == "1",
-        posted=amounts_of(posted),
+        posted=Amounts.of_numbers(map(int, posted)),
         overdraft=Tokens(int(overdraft)),
     )
 
@@ -199,7 +183,7 @@ def leased_of(lease: HoldId, reply: str) -> Leased:
     *amounts, requests, windows, expires_at, lasts, conflict, tightest, over = reply.split(" ")
     return Leased(
         lease=lease,
-        amounts=amounts_of(amounts),
+        amounts=Amounts.of_numbers(map(int, amounts)),
         requests=int(requests),
         windows=tuple(windows.split(",")) if windows else (),
         tightest={one.measure: one for one in _standings(tightest)},

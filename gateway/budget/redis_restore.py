@@ -29,7 +29,7 @@ from gateway.budget.rebuilt import (
 )
 from gateway.budget.redis_connection import within
 from gateway.budget.redis_keys import EPOCH_KEY, new_epoch, org_key
-from gateway.budget.redis_library import amounts_of, four, library_text
+from gateway.budget.redis_library import library_text
 from gateway.budget.redis_route import Route, route_to
 from gateway.budget.window import Enforcement, Window
 from gateway.contract.clock import Clock, SystemClock
@@ -208,7 +208,7 @@ def _counters(books: RebuiltBooks) -> list[Command]:
 
 
 def _parts(amounts: Amounts) -> str:
-    return " ".join(map(str, four(amounts)[1:]))
+    return " ".join(map(str, amounts.numbers()[1:]))
 
 
 def _holds(books: RebuiltBooks) -> list[Command]:
@@ -253,7 +253,7 @@ def _leases(books: RebuiltBooks) -> list[Command]:
         fields = {
             "state": lease.state.value,
             "windows": " ".join(lease.windows),
-            "rest": " ".join(map(str, four(lease.rest))),
+            "rest": " ".join(map(str, lease.rest.numbers())),
             "requests": lease.requests,
             "granted": lease.granted_at,
             "expires": lease.ends_at,
@@ -304,7 +304,7 @@ def _counters_of(hashes: Mapping[str, Mapping[str, str]]) -> dict[str, RebuiltCo
 
 
 def _hold_of(record: Mapping[str, str], live_until: UnixMillis | None) -> RebuiltHold:
-    amounts = amounts_of([record["amount"], *record.get("parts", "0 0 0").split()])
+    amounts = Amounts.of_numbers(map(int, [record["amount"], *record.get("parts", "0 0 0").split()]))
     blind = record.get("blind") == "1"
     return RebuiltHold(
         windows=tuple(record["windows"].split()),
@@ -322,7 +322,7 @@ def _lease_of(record: Mapping[str, str]) -> RebuiltLease:
     state = LeaseState(record["state"])
     return RebuiltLease(
         windows=tuple(record["windows"].split()),
-        rest=amounts_of(record["rest"].split()),
+        rest=Amounts.of_numbers(map(int, record["rest"].split())),
         requests=int(record["requests"]),
         version=int(record["version"]),
         context=unprefixed(CONTEXT, record),

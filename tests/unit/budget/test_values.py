@@ -50,6 +50,29 @@ def test_prefixes_come_off_again() -> None:
     assert outbox.unprefixed(outbox.CONTEXT, fields) == {"key": "k"}
 
 
+SOME = Amounts(tokens=Tokens(9), prompt_tokens=Tokens(2), completion_tokens=Tokens(3), micro_usd=MicroUsd(4))
+
+
+def test_amounts_are_read_as_they_were_written() -> None:
+    assert (SOME.numbers(), SOME.text()) == ((9, 2, 3, 4), "9,2,3,4")
+    assert (Amounts.of_numbers([9, 2, 3, 4]), Amounts.of_text("9,2,3,4")) == (SOME, SOME)
+    for amounts in (SOME, Amounts(tokens=Tokens(9)), Amounts()):
+        counts = outbox.amounts("held", amounts)
+        assert outbox.amounts_of("held", {name: str(count) for name, count in counts.items()}) == amounts
+    assert outbox.amounts_of("used", {"held": "9"}) == outbox.amounts_of("held", None) == Amounts()
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1,2,3,-4", f"1,2,3,{AMOUNT_MAX + 1}"])
+def test_what_are_not_four_amounts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid literal|not enough|too many|micro_usd: must be 0 to"):
+        Amounts.of_text(text)
+
+
+def test_numbers_must_be_numbers() -> None:
+    with pytest.raises(TypeError):
+        Amounts.of_numbers("1234")  # type: ignore[arg-type]  # what a spool's line may hold
+
+
 @pytest.mark.parametrize(
     "make",
     [
