@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 
 from gateway.budget.policy import BudgetPolicy
 from gateway.contract.principal import Principal
+from gateway.keys.keyed_hash import hmac_hex
+from gateway.keys.pseudonym import pseudonym_of, user_pseudonym
 from gateway.models.catalogue import Catalogue
-
-_PSEUDONYM_CHARS = 32
-"""128 bits: enough that no two users of an org meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +21,15 @@ class Secrets:
 
     def user_pseudonym(self, principal: Principal) -> str:
         """Stands for the user in events."""
-        return self._pseudonym("user", principal.org, principal.user)
+        return user_pseudonym(self.pseudonym, principal.org, principal.user)
 
     def end_user_pseudonym(self, principal: Principal, end_user: str) -> str:
         """Stands for the client's own end user; empty for none."""
-        return self._pseudonym("end_user", principal.org, end_user) if end_user else ""
+        return pseudonym_of(self.pseudonym, "end_user", principal.org, end_user) if end_user else ""
 
     def workflow_pseudonym(self, principal: Principal, workflow: str) -> str:
         """Stands for a workflow or session that the policy does not name."""
-        return self._pseudonym("workflow", principal.org, workflow)
-
-    def _pseudonym(self, *parts: str) -> str:
-        return hmac_hex(self.pseudonym, *parts)[:_PSEUDONYM_CHARS]
+        return pseudonym_of(self.pseudonym, "workflow", principal.org, workflow)
 
     def engine_salt(self, principal: Principal) -> str:
         """Keeps prefixes of orgs apart in the engine's cache: its timing would tell one org's prompts
@@ -53,13 +48,3 @@ class AdmitRules:
     catalogue: Catalogue
     budgets: BudgetPolicy
     secrets: Secrets
-
-
-def length_prefixed(*parts: bytes) -> bytes:
-    """``parts`` joined so that no two lists of parts give the same bytes."""
-    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-
-
-def hmac_hex(key: bytes, *parts: str) -> str:
-    """HMAC-SHA256 over the length-prefixed parts, as hex digits."""
-    return hmac.digest(key, length_prefixed(*[part.encode() for part in parts]), "sha256").hex()

@@ -12,9 +12,9 @@ import hmac
 from typing import Final
 
 from ext_proc.cache.store import CachedAnswer
-from ext_proc.rules import length_prefixed
 from gateway.contract.ids import OrgId
 from gateway.contract.units import UnixMillis
+from gateway.keys.keyed_hash import length_prefixed
 
 _SEAL: Final = 32
 _HEAD: Final = _SEAL + 8

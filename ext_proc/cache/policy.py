@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from ext_proc.rules import length_prefixed
 from gateway.contract.principal import Principal
 from gateway.contract.units import Tokens
+from gateway.keys.keyed_hash import length_prefixed
 from gateway.models.catalogue import CacheMode, Model
 from gateway.openai.requests import WireRequest
 from gateway.openai.terms import Endpoint

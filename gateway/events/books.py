@@ -77,7 +77,7 @@ def open_books(
         if anchor is not None:
             _hold_against(anchor, end, segment_path(directory, end.number))
         return Books(directory, region, end, lock, clock=clock, limits=limits or Limits())
-    except BaseException:
+    except BaseException:  # an interrupt too: nobody else has the lock to give it back
         os.close(lock)
         raise
 

@@ -3,15 +3,15 @@ nobody can name the user of an account."""
 
 from __future__ import annotations
 
-import hmac
 from typing import Final
 
 from gateway.contract.ids import OrgId, UserId
+from gateway.keys.keyed_hash import hmac_hex
 
 FILE: Final = "pseudonym.key"
 """Its name in the secrets directory: 32 random bytes as hex digits."""
 PSEUDONYM_CHARS: Final = 32
-"""128 bits as hex digits."""
+"""128 bits as hex digits: enough that no two users of an org meet."""
 KEY_BYTES: Final = 32
 
 
@@ -26,8 +26,12 @@ def key_from(text: bytes) -> bytes:
     return key
 
 
+def pseudonym_of(key: bytes, kind: str, org: OrgId, name: str) -> str:
+    """Of a name of this kind (``user``, ``end_user``, ``workflow``): keyed_hash.hmac_hex, cut to
+    PSEUDONYM_CHARS."""
+    return hmac_hex(key, kind, org, name)[:PSEUDONYM_CHARS]
+
+
 def user_pseudonym(key: bytes, org: OrgId, user: UserId) -> str:
-    """HMAC-SHA256 over the length-prefixed parts, cut to PSEUDONYM_CHARS."""
-    parts = (b"user", org.encode(), user.encode())
-    message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-    return hmac.digest(key, message, "sha256").hex()[:PSEUDONYM_CHARS]
+    """Of a user of an org."""
+    return pseudonym_of(key, "user", org, user)

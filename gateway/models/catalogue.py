@@ -192,9 +192,9 @@ def _model(entry: dict[str, Any]) -> Model:
     )
 
 
-def _prices(entry: Mapping[str, int]) -> Prices:
+def _prices(entry: Mapping[str, MicroUsd]) -> Prices:
     """A cached token costs what any prompt token costs, unless the entry says less."""
-    return Prices(**{"cached": entry.get("prompt", 0), **entry})  # type: ignore[arg-type]
+    return Prices(**{"cached": entry.get("prompt", MicroUsd(0)), **entry})
 
 
 def _cache_rule(entry: Mapping[str, Any]) -> CacheRule:

@@ -100,19 +100,6 @@ def finish_of(choice: Mapping[str, Any]) -> str:
     return reason if isinstance(reason, str) else ""
 
 
-def has_content(chunk: Mapping[str, Any]) -> bool:
-    """Whether a chunk carries something the model produced (text, reasoning, a tool call)."""
-    for choice in choices_of(chunk):
-        if choice.get("text"):
-            return True
-        delta = choice.get("delta")
-        if isinstance(delta, dict) and (
-            delta.get("content") or delta.get("reasoning_content") or delta.get("tool_calls")
-        ):
-            return True
-    return False
-
-
 def error_frame(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The error inside an answer that says 200: OpenAI's nested form or SGLang's flat one."""
     nested = answer.get("error")

@@ -93,7 +93,7 @@ class BudgetCrash:
             deaths=work / "deaths.jsonl",
             calm=work / "calm",
             metrics=work / "state" / "metrics",
-            library=planted_library(setup.canary, work) if setup.canary else None,
+            lua=planted_library(setup.canary, work) if setup.canary else None,
             ttl_ms=HOLD_TTL_MS,
         )
         self._stage = Stage(

@@ -36,7 +36,7 @@ ROLES: Final = {"filter": FILTER_LABELS, "bookkeeper": EVENT_LABELS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the runner wrote for its workers. ``library``: the ledger's functions with a planted bug."""
+    """What the runner wrote for its workers. ``lua``: the ledger's functions with a planted bug."""
 
     seed: int
     requests: int
@@ -44,7 +44,7 @@ class Plan:
     deaths: Path
     calm: Path
     metrics: Path
-    library: Path | None
+    lua: Path | None
     ttl_ms: int
 
     def write(self, path: Path) -> None:
@@ -59,7 +59,7 @@ class Plan:
         fields = orjson.loads(path.read_bytes())
         for name in ("journal", "deaths", "calm", "metrics"):
             fields[name] = Path(fields[name])
-        fields["library"] = Path(fields["library"]) if fields["library"] else None
+        fields["lua"] = Path(fields["lua"]) if fields["lua"] else None
         return cls(**fields)
 
 
@@ -113,7 +113,7 @@ class Nursery:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
             if os.getppid() == mother:
                 points = CrashPoints(fate=fate, journal=self._plan.journal, calm=self._plan.calm, seed=seed)
-                live(self._role, points, Fault(library=self._plan.library, ttl_ms=self._plan.ttl_ms))
+                live(self._role, points, Fault(lua=self._plan.lua, ttl_ms=self._plan.ttl_ms))
                 code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1

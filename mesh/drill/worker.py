@@ -40,19 +40,19 @@ TWICE: Final = 0.1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What is wrong with this worker besides that it dies. ``ttl_ms``: how long its holds live, so that a
-    drill of minutes sees the sweep."""
+    drill of minutes sees the sweep. ``lua``: the ledger's functions with a planted bug."""
 
-    library: Path | None
+    lua: Path | None
     ttl_ms: int
 
 
 def live(role: str, points: CrashPoints, fault: Fault) -> None:
     """One life. Returns after a SIGTERM. Raises SystemExit for settings that are refused."""
-    if fault.library is not None:
+    if fault.lua is not None:
         # Every RedisLedger of this process brings the library with the planted bug.
         defaults = RedisLedger.__init__.__kwdefaults__
         assert defaults is not None and "test_library" in defaults
-        defaults["test_library"] = fault.library.read_text(encoding="utf-8")
+        defaults["test_library"] = fault.lua.read_text(encoding="utf-8")
     if role == "bookkeeper":
         run(lambda: gateway.bookkeeper.main.main(wrap_outbox=lambda outbox: DrilledOutbox(outbox, points)))
         return

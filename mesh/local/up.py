@@ -117,7 +117,7 @@ class Up:
                     follower = self._policy(region, self._options.mesh)
                     follower.write()
                 asyncio.run(self._serve(region, record, board, credentials, follower))
-            except BaseException as error:
+            except BaseException as error:  # an interrupt too: `status` must not show what is gone
                 with contextlib.suppress(OSError):
                     board.enter(Overall.FAILED, notice=str(error))
                 raise
@@ -132,7 +132,7 @@ class Up:
         self._screen.show(PartView(name=name, state=State.STARTING))
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt too: the screen keeps what it showed last
             self._screen.show(PartView(name=name, state=State.FAILED))
             raise
         seconds = round(self._clock.monotonic_s() - began, 1)

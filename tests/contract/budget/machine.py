@@ -79,12 +79,12 @@ LONG: Final = settings(SHORT, max_examples=2_000, stateful_step_count=50, derand
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Subclass with a ``client`` of a running store and the ``runner`` of its loop; ``library`` is the
-    Lua under test."""
+    """Subclass with a ``client`` of a running store and the ``runner`` of its loop; ``lua`` is the
+    source of the functions under test."""
 
     client: ClassVar[Any]
     runner: ClassVar[asyncio.Runner]
-    library: ClassVar[str]
+    lua: ClassVar[str]
 
     def __init__(self) -> None:
         """Both founded and empty."""
@@ -96,7 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
             clock=self.witness,
             deadline=PATIENT,
             test_store_clock=self.clock,
-            test_library=self.library,
+            test_library=self.lua,
         )
         self.history = History()
         self.lent: dict[HoldId, Leased] = {}
@@ -372,11 +372,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert all(count.held == 0 for count in self.run(counters(self.client)).values())
 
 
-def run_machine(store: StoreProcess, profile: settings, library: str | None = None) -> None:
-    """Random histories against ``library`` in a running store. Raises AssertionError when they differ."""
+def run_machine(store: StoreProcess, profile: settings, lua: str | None = None) -> None:
+    """Random histories against the functions of ``lua`` in a running store. Raises AssertionError where they
+    differ."""
     with asyncio.Runner() as runner:
         client = connect(store.url, timeout=PATIENT)
-        bound = {"client": client, "runner": runner, "library": library or library_text()}
+        bound = {"client": client, "runner": runner, "lua": lua or library_text()}
         try:
             run_state_machine_as_test(type("BoundLedgerMachine", (LedgerMachine,), bound), settings=profile)
         finally:

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from ext_proc.rules import Secrets
 from gateway.api.application import Application
 from gateway.api.state import ApiState
 from gateway.api.usage import ORG_SCOPE
@@ -145,11 +144,6 @@ async def test_windows_of_every_account_of_the_caller(server: Server) -> None:
     soft, lifetime = windows[3], windows[-1]
     assert (soft["enforcement"], soft["frozen"], soft["limit"], soft["unit"]) == ("soft", False, 7, "tokens")
     assert (lifetime["resets_at_ms"], lifetime["unit"]) == (None, "micro_usd")
-
-
-def test_the_pseudonym_is_that_of_the_requests() -> None:
-    secrets = Secrets(pseudonym=KEY, cache_salt=bytes(32))
-    assert user_pseudonym(KEY, ALICE.org, ALICE.user) == secrets.user_pseudonym(ALICE)
 
 
 async def test_reports_stay_with_who_may_see_them(server: Server) -> None:

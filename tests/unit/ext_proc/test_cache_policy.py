@@ -14,10 +14,10 @@ from ext_proc.cache.entry import Sealer
 from ext_proc.cache.policy import Directives, Place, cache_key, cacheable, read_directives
 from ext_proc.cache.store import CachedAnswer
 from ext_proc.phases.limits import duration_text
-from ext_proc.rules import length_prefixed
 from gateway.contract.ids import ModelName, OrgId, UserId
 from gateway.contract.principal import Principal
 from gateway.contract.units import Tokens, UnixMillis
+from gateway.keys.keyed_hash import length_prefixed
 from gateway.models.catalogue import CacheMode, CacheRule
 from gateway.openai.requests import WireRequest, parse_request
 from gateway.openai.terms import Endpoint

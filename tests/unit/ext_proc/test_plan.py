@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from ext_proc.phases.admit import Admit
-from ext_proc.rules import AdmitRules
+from ext_proc.rules import AdmitRules, Secrets
 from ext_proc.vocabulary import Continue, ReplyNow, Void
 from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import Amounts, Measure, Price
@@ -19,6 +19,7 @@ from gateway.budget.window import Enforcement, Window, WindowKind
 from gateway.contract.ids import AccountId, HoldId, TeamId
 from gateway.contract.principal import Principal
 from gateway.contract.units import MicroUsd, Tokens
+from gateway.keys.pseudonym import user_pseudonym
 from gateway.models.catalogue import Prices, catalogue_of
 from gateway.openai.terms import Endpoint
 from tests.unit.ext_proc.asked import (
@@ -74,6 +75,14 @@ def test_every_level_pays_and_a_user_only_by_a_pseudonym() -> None:
     assert (org, team, key, chat) == ("org", "team/t1", "key/k1", "model/chat")
     _, request = admitted()
     assert user == f"user/{request.context['user']}"
+
+
+def test_pseudonyms_stay_those_of_the_accounts_in_ledger_and_books() -> None:
+    secrets, caller = Secrets(pseudonym=b"k" * 32, cache_salt=b"s" * 32), Principal.from_fields(PRINCIPAL)
+    alice = "a1130135409d8cbd2017934d65c8488a"
+    assert secrets.user_pseudonym(caller) == user_pseudonym(b"k" * 32, caller.org, caller.user) == alice
+    assert secrets.end_user_pseudonym(caller, "bob") == "4831a7a477819aec8b0b5730dc3bf950"
+    assert secrets.workflow_pseudonym(caller, "w") == "a43bffa677bb78290c6450a83a36fa97"
 
 
 @pytest.mark.parametrize(
