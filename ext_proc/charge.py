@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.budget.admission import AdmissionRecord
+from gateway.budget.certainty import Certainty
 from gateway.budget.measure import AMOUNT_MAX, PICO_PER_MICRO, PRICE_MAX, Amounts
 from gateway.contract.units import MicroUsd, Tokens
 from gateway.openai.answers import Usage
@@ -31,7 +32,9 @@ class Ended(StrEnum):
     OPEN = "open"
     COMPLETE = "complete"
     CUT = "cut"
-    """The client left, or the engine stopped in the middle."""
+    """The client left, or so it looks: Envoy ends this filter's stream likewise when it gives it up."""
+    STOPPED = "stopped"
+    """The engine stopped in the middle; all of the answer that passed was seen."""
     LOST = "lost"
     """Envoy gave this filter up, which was late: the answer may have gone on unseen."""
     LIMIT = "limit"
@@ -142,6 +145,13 @@ class Charge:
     detail: Mapping[str, str]
     """For the event: prompt, completion, cached, finish_reason, ended, flags (comma separated), and the
     price, by which the parts of the cost follow from these."""
+
+    @property
+    def certainty(self) -> Certainty:
+        """Provisional: what was seen of an answer that may have gone on, or what was not told."""
+        if self.unknown:
+            return Certainty.UNKNOWN
+        return Certainty.PROVISIONAL if self.estimated else Certainty.EXACT
 
     @classmethod
     def of(

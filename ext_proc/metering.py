@@ -340,7 +340,7 @@ class Meter:
             return Step(forward=step.forward + event_bytes(DONE), ends=True, failed=step.failed)
         # An engine that stops without [DONE] was cut, whatever its HTTP says. To the SDKs a stream that
         # just ends is a whole answer: so the client is told.
-        self._close(Ended.CUT, at_s)
+        self._close(Ended.STOPPED, at_s)
         failure = stopped()
         return Step(
             forward=step.forward + event_bytes(error_body(failure)) + event_bytes(DONE),

@@ -40,7 +40,12 @@ class Resolver:
         if isinstance(deed, Settle):
             with self._measures.ledger_call("settle"):
                 resolved = await self._ledger.settle(
-                    deed.org, deed.hold, deed.used, unknown=deed.unknown, detail=deed.detail, draw=deed.draw
+                    deed.org,
+                    deed.hold,
+                    deed.used,
+                    certainty=deed.certainty,
+                    detail=deed.detail,
+                    draw=deed.draw,
                 )
         else:
             with self._measures.ledger_call("void"):

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from ext_proc.vocabulary import Resolution, Settle, Void
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, OrgId
@@ -28,7 +29,8 @@ def line_of(deed: Resolution) -> bytes:
     """With its end."""
     fields: dict[str, object] = {"v": VERSION, "org": deed.org, "hold": deed.hold}
     if isinstance(deed, Settle):
-        fields |= {"verb": "settle", "used": deed.used.numbers(), "unknown": deed.unknown}
+        fields |= {"verb": "settle", "used": deed.used.numbers(), "certainty": deed.certainty.value}
+        fields["unknown"] = deed.certainty is Certainty.UNKNOWN  # all that the release before reads of it
         fields["detail"] = dict(deed.detail)
     else:
         fields |= {"verb": "void", "reason": deed.reason}
@@ -55,12 +57,19 @@ def resolution_of(line: bytes) -> Resolution:
             org=org,
             hold=hold,
             used=Amounts.of_numbers(fields["used"]),
-            unknown=fields["unknown"],
+            certainty=_certainty(fields),
             detail=fields["detail"],
             draw=draw,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadLine(f"spool: {type(error).__name__}") from error
+
+
+def _certainty(fields: dict[str, Any]) -> Certainty:
+    """The release before wrote whether it was unknown."""
+    if "certainty" in fields:
+        return Certainty(fields["certainty"])
+    return Certainty.UNKNOWN if fields["unknown"] else Certainty.EXACT
 
 
 def _draw_fields(draw: Draw) -> dict[str, object]:

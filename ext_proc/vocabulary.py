@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from ext_proc.cache.store import Lookup
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
@@ -219,7 +220,7 @@ class Settle:
     org: OrgId
     hold: HoldId
     used: Amounts
-    unknown: bool
+    certainty: Certainty
     detail: Mapping[str, str]
     draw: Draw | None = None
 

@@ -48,7 +48,7 @@ def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[De
             org=record.org,
             hold=record.hold,
             used=charge.used,
-            unknown=charge.unknown,
+            certainty=charge.certainty,
             detail=detail,
             draw=record.draw(),
         ),
@@ -82,7 +82,7 @@ def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[De
 
 
 def _finish_label(meter: Meter) -> str:
-    if meter.ended in (Ended.CUT, Ended.LOST):
+    if meter.ended in (Ended.CUT, Ended.STOPPED, Ended.LOST):
         return "cut"
     if meter.ended is Ended.ERROR:
         return "error"
@@ -164,4 +164,5 @@ def metered_fields(meter: Meter) -> dict[str, str]:
         "used": str(charge.used.tokens),
         "micro_usd": str(charge.used.micro_usd),
         "unknown": "true" if charge.unknown else "false",
+        "certainty": charge.certainty.name.lower(),
     }

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.bookkeeper.replay import CounterState, OrgState
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import LeaseState, Outcome
 from gateway.budget.measure import Amounts
 from gateway.budget.outbox import window_of, window_text
@@ -19,7 +20,7 @@ from gateway.budget.rebuilt import RebuiltHold, RebuiltLease, RebuiltOverride
 from gateway.contract.ids import AccountId, HoldId, OrgId
 from gateway.contract.units import UnixMillis
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class BadCheckpoint(ValueError):
@@ -81,6 +82,7 @@ def _hold_of(fields: Mapping[str, Any]) -> RebuiltHold:
             "amounts": Amounts(**fields["amounts"]),
             "posted": Amounts(**fields["posted"]),
             "outcome": Outcome(fields["outcome"]),
+            "certainty": Certainty(fields["certainty"]),
         }
     )
 

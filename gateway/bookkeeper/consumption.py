@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.bookkeeper.replay import RECONCILED
+from gateway.budget.certainty import Certainty, certainty_of
 from gateway.budget.ledger import LeaseState
-from gateway.budget.outbox import UNKNOWN_USAGE
 from gateway.events.event import Event, EventType
 
 DAY: Final = "day"
@@ -91,20 +91,24 @@ def day_of(at_ms: int) -> str:
 
 def _charged(event: Event) -> Sums:
     corrected = event.type is EventType.HOLD_CORRECTED
-    unknown = event.type is EventType.HOLD_EXPIRED or event.reason == UNKNOWN_USAGE
-    used, held = _amount(event, "used"), _amount(event, "held")
+    unknown = certainty_of(event.type, event.reason) is Certainty.UNKNOWN
+    # What was charged before: of a provisional charge its own amounts, else the whole hold, unknown.
+    provisional = "was" in (event.amounts or {})
+    before = "was" if provisional else "held"
+    used, was = _amount(event, "used"), _amount(event, before)
     prompt, completion = _amount(event, "used_prompt_tokens"), _amount(event, "used_completion_tokens")
     if not prompt and not completion and not unknown:  # version 1 knew the parts only as the tap's words
         prompt, completion = _number(event, "prompt"), _number(event, "completion")
     return Sums(
         requests=0 if corrected else 1,
-        tokens=used - held if corrected else used,
-        prompt_tokens=prompt - (_amount(event, "held_prompt_tokens") if corrected else 0),
-        cached_tokens=0 if unknown else _number(event, "cached"),
-        completion_tokens=completion - (_amount(event, "held_completion_tokens") if corrected else 0),
-        micro_usd=_amount(event, "used_micro_usd") - (_amount(event, "held_micro_usd") if corrected else 0),
-        unknown_requests=-1 if corrected else int(unknown),
-        unknown_tokens=-held if corrected else (used if unknown else 0),
+        tokens=used - was if corrected else used,
+        prompt_tokens=prompt - (_amount(event, f"{before}_prompt_tokens") if corrected else 0),
+        cached_tokens=0 if unknown or provisional else _number(event, "cached"),
+        completion_tokens=completion - (_amount(event, f"{before}_completion_tokens") if corrected else 0),
+        micro_usd=_amount(event, "used_micro_usd")
+        - (_amount(event, f"{before}_micro_usd") if corrected else 0),
+        unknown_requests=int(unknown) - int(corrected and not provisional),
+        unknown_tokens=(used if unknown else 0) - (was if corrected and not provisional else 0),
     )
 
 

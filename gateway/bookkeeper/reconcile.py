@@ -1,4 +1,4 @@
-"""``tidegate ledger reconcile``: what was charged blindly becomes exact, what nobody produced is released.
+"""``tidegate ledger reconcile``: what was not charged exactly becomes so, what nobody produced is released.
 
     python -m gateway.bookkeeper.reconcile --books DIR --ledger URL [--engine URL ...]
         [--engine-records DIR ...] [--policy DIR] [--region R] [--idle] [--json]
@@ -81,7 +81,7 @@ def _mark_before(directory: Path, since_ms: int) -> Mark | None:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tidegate ledger reconcile",
-        description="Settle what was charged blindly, release what no engine had, return dead leases.",
+        description="Settle what was not charged exactly, release what no engine had, return dead leases.",
         epilog="example: python -m gateway.bookkeeper.reconcile --books .tidegate/books "
         "--ledger unix:///run/ledger.sock --engine http://127.0.0.1:30000",
     )
@@ -152,7 +152,7 @@ def _lines(report: Report) -> list[str]:
     lines.append(
         f"released {report.released}, settled {report.settled}, corrected {report.corrected}, leases "
         f"returned {report.leases_returned}; unknown {len(report.unknown)} ({report.unknown_tokens} tokens), "
-        f"open {report.open}; waste in tokens: {told}"
+        f"provisional {report.provisional}, open {report.open}; waste in tokens: {told}"
     )
     return lines
 

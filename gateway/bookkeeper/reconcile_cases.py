@@ -10,15 +10,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from gateway.budget.certainty import Certainty, certainty_of
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
-from gateway.budget.outbox import UNKNOWN_USAGE, amounts_of
+from gateway.budget.outbox import amounts_of
 from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.events.event import Event, EventType
 
-CUT: Final = frozenset({"cut", "error", "limit"})
+CUT: Final = frozenset({"cut", "error", "limit", "stopped"})
 """``detail.ended`` of an answer that was not taken to its end: the engine may have gone on a little."""
+
+
+COMPLETE: Final = "complete"
+"""``detail.ended`` of an answer whose end the tap saw."""
+SEEN_CUT: Final = "cut"
+"""The same where the tap's own stream ended first: the client left, or Envoy went on without the tap."""
 
 
 class Standing(Enum):
@@ -27,9 +34,18 @@ class Standing(Enum):
     LIVE = "live"
     BLIND = "blind"
     """Charged in full by expiry or as ``unknown``: what is learnt may still correct it."""
+    PROVISIONAL = "provisional"
+    """Charged what the tap saw, or estimated: likewise."""
     FINAL = "final"
     ABSENT = "absent"
     """The books have no hold of this id: only the access log speaks of it."""
+
+
+_STANDINGS: Final = {
+    Certainty.UNKNOWN: Standing.BLIND,
+    Certainty.PROVISIONAL: Standing.PROVISIONAL,
+    Certainty.EXACT: Standing.FINAL,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +55,8 @@ class Access:
     at_ms: UnixMillis
     reached: bool
     """An engine had it."""
+    whole: bool
+    """The client got an engine's answer to its end: a 2xx, and no flag says that anybody ended it early."""
     draw: Draw | None
     """Of a hold that was granted out of a lease."""
 
@@ -60,6 +78,8 @@ class HoldCase:
     revision: str = ""
     cut: bool = False
     """It was settled for an answer that was not taken to its end."""
+    ended: str = ""
+    """How the answer ended, as its tap saw it (``detail.ended``)."""
     voided: bool = False
     """There was no answer."""
     access: Access | None = None
@@ -132,12 +152,12 @@ def _granted(found: Cases, event: Event) -> None:
 
 def _resolved(found: Cases, event: Event) -> None:
     case, context = _hold(found, event), event.context or {}
-    blind = event.type is EventType.HOLD_EXPIRED or event.reason == UNKNOWN_USAGE
-    case.standing = Standing.BLIND if blind else Standing.FINAL
+    case.standing = _STANDINGS[certainty_of(event.type, event.reason)]
     case.held = amounts_of("held", event.amounts)
     case.charged = amounts_of("used", event.amounts)
     case.windows = case.windows or event.accounts
-    case.cut = context.get("detail.ended", "") in CUT
+    case.ended = context.get("detail.ended", case.ended)  # a correction by this command does not say
+    case.cut = case.ended in CUT
     case.voided = event.type is EventType.HOLD_VOIDED
 
 
@@ -155,9 +175,11 @@ def _lease(found: Cases, event: Event) -> None:
 
 def _access(event: Event) -> Access:
     context = event.context or {}
+    reached = bool(context.get("upstream")) and bool(event.attempt)
     return Access(
         at_ms=UnixMillis(event.at_ms),
-        reached=bool(context.get("upstream")) and bool(event.attempt),
+        reached=reached,
+        whole=reached and event.verdict.startswith("2") and not context.get("flags"),
         draw=_draw(event, context),
     )
 

@@ -1,17 +1,22 @@
-"""What is to be done about holds that nobody resolved, or that were charged blindly: pure.
+"""What is to be done about holds that nobody resolved, or that were charged without certainty: pure.
 
 A hold is judged by the last attempt of its request: that one answered, or would have. What an engine did
 beyond what was charged (attempts that Envoy repeated, tokens for a client that had gone) is waste: nobody's
 account, and told.
+
+A provisional charge is what the tap saw, or an estimate. Where all of the answer was delivered (the tap saw
+its end, or Envoy sent on all of it after it had given up the tap) the engine's record is what it cost, within
+what was held. Elsewhere nobody knows how much of the record was delivered, but the tap saw all that it
+charged pass: the charge stays, and only what an estimate has above the record is taken back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from gateway.bookkeeper.reconcile_cases import Cases, HoldCase, LeaseCase, Standing
+from gateway.bookkeeper.reconcile_cases import COMPLETE, SEEN_CUT, Cases, HoldCase, LeaseCase, Standing
 from gateway.bookkeeper.reconcile_engines import EngineRecord, EngineView
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
@@ -83,19 +88,20 @@ class Waste:
     tokens: Tokens
     why: str
     """``repeated``: an attempt that another one took the place of. ``tail``: after the last usage that was
-    seen of an answer that was cut."""
+    seen of an answer that was cut, or beyond what was held."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Decisions:
     """``open``: holds and leases whose time has not come. ``differing``: requests whose complete answer was
-    charged with another amount than the engine tells."""
+    charged with another amount than the engine tells. ``provisional``: charges that stay so."""
 
     actions: list[Action] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
     waste: list[Waste] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     open: int = 0
+    provisional: int = 0
 
 
 def decisions_on(
@@ -112,6 +118,8 @@ def decisions_on(
         elif not _ripe(case, now=now, idle=idle) or _runs(case, engines):
             decided.open += 1
             unsettled.add((case.org, _lease_of(case)))
+        elif case.standing is Standing.PROVISIONAL:
+            _judge_provisional(case, engines, decided, prices)
         else:
             _judge(case, engines, decided, prices)
     orphans = _orphans(cases, engines)
@@ -131,6 +139,14 @@ def used_of(record: EngineRecord, prices: Prices | None, otherwise: MicroUsd) ->
     else:
         cost = MicroUsd(0)
     return Amounts.of(prompt, completion, micro_usd=cost)
+
+
+def within(record: EngineRecord, most: Amounts) -> EngineRecord:
+    """``record`` with no more tokens than ``most``, in each part; a hold of version 1 has no parts."""
+    parts = bool(most.prompt_tokens or most.completion_tokens)
+    prompt = min(record.prompt_tokens, most.prompt_tokens if parts else most.tokens)
+    completion = min(record.completion_tokens, most.completion_tokens if parts else most.tokens - prompt)
+    return replace(record, prompt_tokens=Tokens(prompt), completion_tokens=Tokens(completion))
 
 
 def _ripe(case: HoldCase, *, now: UnixMillis, idle: bool) -> bool:
@@ -169,6 +185,29 @@ def _judge(case: HoldCase, engines: EngineView, decided: Decisions, prices: Pric
         )
 
 
+def _judge_provisional(case: HoldCase, engines: EngineView, decided: Decisions, prices: PriceTable) -> None:
+    attempts = engines.attempts.get(case.request_id, ())
+    if not attempts:
+        decided.provisional += 1
+        return
+    sent_on = case.ended == SEEN_CUT and case.access is not None and case.access.whole
+    whole = case.ended == COMPLETE or sent_on
+    most = case.held if whole else case.charged
+    record = within(attempts[-1], most)
+    tail = attempts[-1].tokens - record.tokens
+    if tail > 0:
+        decided.waste.append(Waste(request=case.request_id, tokens=Tokens(tail), why="tail"))
+    if not whole and record.tokens == case.charged.tokens:
+        decided.provisional += 1
+        return
+    used = used_of(record, prices.get((case.model, case.revision)), case.charged.micro_usd)
+    used = replace(used, micro_usd=min(used.micro_usd, most.micro_usd))
+    draw = case.access.draw if case.access else None
+    decided.actions.append(
+        SettleTo(org=case.org, hold=case.hold, used=used, attempts=len(attempts), draw=draw)
+    )
+
+
 def _lease_of(case: HoldCase) -> HoldId:
     if case.lease or case.access is None or case.access.draw is None:
         return case.lease
@@ -180,7 +219,7 @@ def _waste(case: HoldCase, engines: EngineView) -> Iterator[Waste]:
     repeated = sum(record.tokens for record in attempts[:-1])
     if repeated:
         yield Waste(request=case.request_id, tokens=Tokens(repeated), why="repeated")
-    if attempts and case.standing is Standing.FINAL and (case.cut or case.voided):
+    if attempts and case.standing is Standing.FINAL and _ends_early(case, attempts[-1]):
         left = attempts[-1].tokens - case.charged.tokens
         if left > 0:
             yield Waste(
@@ -188,12 +227,17 @@ def _waste(case: HoldCase, engines: EngineView) -> Iterator[Waste]:
             )
 
 
+def _ends_early(case: HoldCase, record: EngineRecord) -> bool:
+    """Whether the charge may be less than the record: no whole answer, or all that was held for it."""
+    return case.cut or case.voided or case.charged.tokens == within(record, case.held).tokens
+
+
 def _compare(case: HoldCase, engines: EngineView, decided: Decisions) -> None:
     attempts = engines.attempts.get(case.request_id, ())
     if not attempts or not attempts[-1].over:
         return
     produced, charged = attempts[-1].tokens, case.charged.tokens
-    if charged > produced or (charged < produced and not (case.cut or case.voided)):
+    if charged > produced or (charged < produced and not _ends_early(case, attempts[-1])):
         decided.differing.append(case.request_id)
 
 

@@ -37,12 +37,14 @@ class Report:
     settled: int = 0
     """Live holds charged by an engine's record."""
     corrected: int = 0
-    """Blind charges made exact."""
+    """Blind and provisional charges made exact."""
     leases_returned: int = 0
     already: int = 0
     """What the ledger had resolved meanwhile."""
     open: int = 0
     """Holds and leases whose time has not come."""
+    provisional: int = 0
+    """Charges of what was seen, or estimated, that stay: nobody knows of more that was delivered."""
     unknown_tokens: int = 0
     waste_tokens: int = 0
     waste: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +81,7 @@ async def reconcile(
 def _told(decided: Decisions) -> Report:
     return Report(
         open=decided.open,
+        provisional=decided.provisional,
         unknown=[asdict(one) for one in decided.unknown],
         unknown_tokens=sum(one.tokens for one in decided.unknown),
         waste=[asdict(one) for one in decided.waste],

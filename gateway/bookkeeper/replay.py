@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.bookkeeper.window_ids import ends_at, measure_of
 from gateway.budget import outbox
+from gateway.budget.certainty import Certainty, certainty_of
 from gateway.budget.ledger import TOMBSTONE_TTL, WINDOW_KEPT, AdjustmentKind, LeaseState, Outcome
 from gateway.budget.measure import Amounts, Measure
 from gateway.budget.rebuilt import (
@@ -197,17 +198,18 @@ def _resolved(org: OrgState, event: Event, outcome: Outcome) -> bool:
     """Whether the log knew the hold as one that could end so."""
     held, used = outbox.amounts_of("held", event.amounts), outbox.amounts_of("used", event.amounts)
     hold = org.holds.get(HoldId(event.hold))
+    certainty = certainty_of(event.type, event.reason)
     if outcome is Outcome.CORRECTED:
-        org.move(event.accounts, held, 1, used=-1)
+        was = outbox.amounts_of("was", event.amounts) if "was" in (event.amounts or {}) else held
+        org.move(event.accounts, was, 1, used=-1)
         org.move(event.accounts, used, 1, used=1)
-        known = hold is not None and hold.blind
+        known = hold is not None and hold.outcome is not Outcome.LIVE and hold.certainty < certainty
     else:
         org.move(event.accounts, held, 1, held=-1)
         if outcome is not Outcome.VOIDED:
             org.move(event.accounts, used, 1, used=1)
         known = hold is not None and hold.outcome is Outcome.LIVE
-    blind = outcome is Outcome.EXPIRED or event.reason == outbox.UNKNOWN_USAGE
-    if blind:
+    if certainty < Certainty.EXACT:
         org.keep(event.accounts, event.at_ms)
     org.holds[HoldId(event.hold)] = RebuiltHold(
         windows=event.accounts,
@@ -216,7 +218,7 @@ def _resolved(org: OrgState, event: Event, outcome: Outcome) -> bool:
         context=_context(event) if hold is None else hold.context,
         outcome=outcome,
         posted=used,
-        blind=blind,
+        certainty=certainty,
         ends_at=UnixMillis(event.at_ms + TOMBSTONE_TTL),
     )
     return known

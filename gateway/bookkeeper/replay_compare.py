@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.bookkeeper.window_ids import forgotten_at
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import FORWARD_JUMP_MAX, LeaseState, Outcome
 from gateway.budget.measure import Amounts
 from gateway.budget.rebuilt import (
@@ -80,7 +81,7 @@ def _counter(one: RebuiltCounter | None) -> str:
 def _holds(replay: RebuiltBooks, ledger: RebuiltBooks, now: int) -> Pairs:
     for name, ours, theirs in _both(replay.holds, ledger.holds):
         only = ours or theirs
-        settled = only is not None and only.outcome is not Outcome.LIVE and not only.blind
+        settled = only is not None and only.outcome is not Outcome.LIVE and only.certainty is Certainty.EXACT
         forgotten = only is not None and only.outcome is not Outcome.LIVE and only.ends_at <= now
         if (ours is None or theirs is None) and (settled or forgotten):
             continue
@@ -91,7 +92,7 @@ def _holds(replay: RebuiltBooks, ledger: RebuiltBooks, now: int) -> Pairs:
 def _hold(one: RebuiltHold | None) -> str:
     if one is None:
         return ""
-    flag = " blind" if one.blind else ""
+    flag = "" if one.certainty is Certainty.EXACT else f" {one.certainty.name.lower()}"
     return f"{one.outcome}{flag}, held {_amounts(one.amounts)}, posted {_amounts(one.posted)}"
 
 

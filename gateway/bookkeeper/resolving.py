@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.bookkeeper.access import VOID_REASON, Resolution, Void
 from gateway.bookkeeper.condition import Condition, wait
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import BudgetLedger
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
@@ -94,7 +95,7 @@ class Resolving:
                 resolution.org,
                 resolution.hold,
                 Amounts(),
-                unknown=True,
+                certainty=Certainty.UNKNOWN,
                 detail={"by": VOID_REASON},
                 draw=resolution.draw,
             )

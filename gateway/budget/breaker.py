@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     Adjustment,
     BudgetLedger,
@@ -145,14 +146,14 @@ class BreakingLedger:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
         """See BudgetLedger."""
         self._refuse_if_open()
         return await self._heard(
-            self._inner.settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+            self._inner.settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
         )
 
     async def extend(self, org: OrgId, hold: HoldId, ttl: Millis) -> Resolved:

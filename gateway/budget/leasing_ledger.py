@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.lease_hand import Hand
 from gateway.budget.lease_pool import ASK_AGAIN_S, Pool, PoolKey, may_lease, pool_key
 from gateway.budget.ledger import (
@@ -306,13 +307,13 @@ class LeasingLedger:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
         """See BudgetLedger."""
         draw = self._untold(hold) or draw
-        resolved = await self._inner.settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+        resolved = await self._inner.settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
         self._known(draw)
         return resolved
 

@@ -39,6 +39,8 @@ local PICO_PER_MICRO = 1000000
 local MICRO_CAP = 9007199254 -- TOKENS_MAX / PICO_PER_MICRO
 local CACHE_MAX = 4096
 local LETTER_C, DOT = 99, 46 -- bytes of 'c.'
+local UNSEEN, PROVISIONAL, EXACT = 1, 2, 3 -- what certainty.py calls them
+local REASONS = { 'unknown', 'provisional', '' }
 local MEASURES = { 'tokens', 'prompt_tokens', 'completion_tokens', 'micro_usd', 'requests', 'concurrent' }
 
 local function int(number)
@@ -48,6 +50,11 @@ end
 -- The whole part of dividend / divisor, for a dividend of 0 or more.
 local function div(dividend, divisor)
   return (dividend - math.fmod(dividend, divisor)) / divisor
+end
+
+-- Of a hold's record (field blind) or an argument: version 1 writes 0 for what is exact.
+local function certainty_of(text)
+  return text == '1' and UNSEEN or text == '2' and PROVISIONAL or EXACT
 end
 
 local function modulo(number, divisor)

@@ -9,9 +9,8 @@ Invariant after every step, for every hard account window: ``used + held <= limi
 sum(rest of live leases)``.
 
 Two places where we differ from TigerBeetle, on purpose: a settle above the hold posts in full and reports
-the overdraft (the tokens are spent), and a settle with known usage corrects a hold that was charged in
-full blindly, by expiry or as ``unknown`` (charging in full never overspends; what is learnt late makes it
-exact).
+the overdraft (the tokens are spent), and a settle that knows more than the last charge of a hold corrects
+it (certainty.py): charging in full blindly never overspends, and what is learnt late makes it exact.
 
 **Limits live in the ledger.** An account's whole list of windows is stamped with its policy version: a
 caller with a newer version replaces the list, one with an older version is judged by the ledger's, and a
@@ -39,6 +38,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.measure import AMOUNT_MAX, FREE, Amounts, Measure, Price
 from gateway.budget.window import Account, Standing, Window
 from gateway.contract.ids import AccountId, HoldId, OrgId, is_identifier
@@ -69,15 +69,14 @@ _HOLD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,159}\Z")
 
 
 class Outcome(StrEnum):
-    """How a hold ended. The first resolution wins, except that a settle with known usage corrects
-    EXPIRED and a POSTED that was ``unknown``."""
+    """How a hold ended. The first resolution wins, but for corrections."""
 
     LIVE = "live"
     POSTED = "posted"
     VOIDED = "voided"
     EXPIRED = "expired"
     CORRECTED = "corrected"
-    """Charged in full blindly, then settled to the true amounts."""
+    """Charged with less certainty, then settled by who knew more."""
     UNKNOWN = "unknown"
     """No such hold (never reserved, or its tombstone has aged out)."""
 
@@ -351,12 +350,12 @@ class BudgetLedger(Protocol):
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
-        """Post ``used`` to the windows of the reserve. ``unknown``: nothing was seen; posts the whole
-        hold, flagged, and ``used`` is ignored. ``detail`` goes into the event (usage, finish, flags).
+        """Post ``used`` to the windows of the reserve; with UNKNOWN the whole hold. Changes a resolved hold
+        only with more certainty than it was last charged (EXPIRED: UNKNOWN). ``detail`` goes into the event.
         ``draw``: what was granted out of a lease, should the ledger not have heard of it yet."""
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:

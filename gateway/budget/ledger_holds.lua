@@ -49,13 +49,13 @@ local function spent(amounts)
 end
 
 -- Move the counters of the reserve's windows from what the hold weighed to what it costs now.
-local function resolve(books, key, hold, state, cost, blind)
+local function resolve(books, key, hold, state, cost, certainty)
   if hold.state == 'live' then
     move(books, hold.windows, negated(hold.held), nil, state ~= 'voided' and cost or nil)
   else
     move(books, hold.windows, nil, nil, minus(cost, hold.cost))
   end
-  if blind then
+  if certainty < EXACT then
     keep(books, hold.windows)
   else
     redis.call('DEL', key) -- nothing can change it any more: keep the outcome only
@@ -63,7 +63,7 @@ local function resolve(books, key, hold, state, cost, blind)
   -- A draw that is told again must find its tombstone for as long as it could be taken for a new one.
   local forget_at = TOMBSTONE_MS + (hold.lease and math.max(books.now, tonumber(hold.expires)) or books.now)
   local fields = {
-    'state', state, 'amount', int(hold.held.tokens), 'posted', int(cost.tokens), 'blind', blind and '1' or '0',
+    'state', state, 'amount', int(hold.held.tokens), 'posted', int(cost.tokens), 'blind', int(certainty),
     'forget_at', int(forget_at), 'parts', parts_text(hold.held), 'posted_parts', parts_text(cost),
   }
   redis.call('HSET', key, unpack(fields))

@@ -48,27 +48,28 @@ local function hold_of(books, keys, args, first)
   return hold or drawn(books, keys[2], draw), following
 end
 
--- ARGV: epoch, time, hold, used (4), unknown (1 or 0), draws (0 or 1), the draw, detail pairs.
+-- ARGV: epoch, time, hold, used (4), certainty, draws (0 or 1), the draw, detail pairs.
 -- Returns outcome, first, posted (4), overdraft, as void and extend do.
 local function settle(keys, args)
   local books, closed = open_books(keys, args)
   if closed then return closed end
   local hold, following = hold_of(books, keys, args, 9)
   if not hold then return UNKNOWN end
-  local live, unknown = hold.state == 'live', args[8] == '1'
-  if not live and (unknown or hold.blind ~= '1') then
+  local live, certainty, before = hold.state == 'live', certainty_of(args[8]), certainty_of(hold.blind)
+  if not live and certainty <= before then
     touch(keys[2], hold)
     return outcome(hold, false)
   end
-  local cost = unknown and spent(hold.held) or amounts_at(args, 4, 1, 0)
-  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, unknown)
+  local cost, was = certainty == UNSEEN and spent(hold.held) or amounts_at(args, 4, 1, 0), hold.cost
+  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, certainty)
   local more = {}
   add_amounts(more, 'held', hold.held)
   add_amounts(more, 'used', cost)
+  if not live and before == PROVISIONAL then add_amounts(more, 'was', was) end
   extend_list(more, { 'a.released', int(math.max(0, hold.held.tokens - cost.tokens)) })
   extend_list(more, prefixed('d.', args, following, #args))
-  append(books, live and 'hold.settled' or 'hold.corrected', hold, hold.state, unknown and 'unknown' or '',
-    hold.windows, more)
+  append(books, live and 'hold.settled' or 'hold.corrected', hold, hold.state, REASONS[certainty], hold.windows,
+    more)
   return outcome(hold, true)
 end
 
@@ -82,7 +83,7 @@ local function void(keys, args)
     touch(keys[2], hold)
     return outcome(hold, false)
   end
-  resolve(books, keys[2], hold, 'voided', NOTHING, false)
+  resolve(books, keys[2], hold, 'voided', NOTHING, EXACT)
   local more = {}
   add_amounts(more, 'held', hold.held)
   extend_list(more, { 'a.released', int(hold.held.tokens) })
@@ -113,7 +114,7 @@ local function expire(keys, args)
   for _, id in ipairs(overdue) do
     local key = books.prefix .. 'hold:' .. id
     local hold = remembered(books, key, id)
-    resolve(books, key, hold, 'expired', spent(hold.held), true)
+    resolve(books, key, hold, 'expired', spent(hold.held), UNSEEN)
     local more = {}
     add_amounts(more, 'held', hold.held)
     add_amounts(more, 'used', hold.held)

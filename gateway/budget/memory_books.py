@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.budget.calendar import HOUR_MS, MINUTE_MS, bucket_ms, window_bounds
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     WINDOW_KEPT,
     Granted,
@@ -58,8 +59,8 @@ class Hold:
     outcome: Outcome = Outcome.LIVE
     posted: Amounts = Amounts()
     expires_at: int = 0
-    blind: bool = False
-    """Charged in full without knowing the usage: a settle that knows may correct it."""
+    certainty: Certainty = Certainty.EXACT
+    """Of what was posted: a settle that knows more may correct it."""
     forget_at: int = 0
 
 

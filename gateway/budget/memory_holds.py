@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     TOMBSTONE_TTL,
     Draw,
@@ -48,7 +49,7 @@ def remembered(books: Books, hold: HoldId, now: UnixMillis) -> Hold | None:
 
 
 def resolve(
-    books: Books, hold: Hold, outcome: Outcome, posted: Amounts, now: UnixMillis, *, blind: bool
+    books: Books, hold: Hold, outcome: Outcome, posted: Amounts, now: UnixMillis, certainty: Certainty
 ) -> None:
     """Move the counters of the reserve's windows from what the hold weighed to what it costs now."""
     if hold.outcome is Outcome.LIVE:
@@ -57,9 +58,9 @@ def resolve(
         books.use(hold.windows, hold.posted, 1, sign=-1)
     if outcome is not Outcome.VOIDED:
         books.use(hold.windows, posted, 1)
-    if blind:
+    if certainty < Certainty.EXACT:
         books.keep(hold.windows, now)
-    hold.outcome, hold.posted, hold.blind = outcome, posted, blind
+    hold.outcome, hold.posted, hold.certainty = outcome, posted, certainty
     # A draw that is told again must find its tombstone for as long as it could be taken for a new one.
     hold.forget_at = max(now, hold.grant.expires_at if hold.grant.lease else now) + TOMBSTONE_TTL
 

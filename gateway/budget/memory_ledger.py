@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gateway.budget import outbox
+from gateway.budget.certainty import REASONS, Certainty
 from gateway.budget.ledger import (
     FORWARD_JUMP_MAX,
     TOMBSTONE_TTL,
@@ -166,7 +167,7 @@ class MemoryLedger:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
@@ -177,13 +178,13 @@ class MemoryLedger:
         if found is None:
             return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         live = found.outcome is Outcome.LIVE
-        if not live and (unknown or not found.blind):
+        if not live and certainty <= found.certainty:
             return outcome_of(found, first=False)
-        posted = found.grant.amounts if unknown else used
-        resolve(books, found, Outcome.POSTED if live else Outcome.CORRECTED, posted, now, blind=unknown)
-        kind = outbox.HOLD_SETTLED if live else outbox.HOLD_CORRECTED
-        reason = outbox.UNKNOWN_USAGE if unknown else ""
-        self._out.resolved(org, found, kind, now, reason=reason, detail=detail or {})
+        was = None if live or found.certainty is Certainty.UNKNOWN else found.posted
+        posted = found.grant.amounts if certainty is Certainty.UNKNOWN else used
+        resolve(books, found, Outcome.POSTED if live else Outcome.CORRECTED, posted, now, certainty)
+        kind, reason = outbox.HOLD_SETTLED if live else outbox.HOLD_CORRECTED, REASONS[certainty]
+        self._out.resolved(org, found, kind, now, reason=reason, was=was, detail=detail or {})
         return outcome_of(found, first=True)
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
@@ -195,7 +196,7 @@ class MemoryLedger:
             return Resolved(outcome=Outcome.UNKNOWN, first=False, posted=Amounts())
         if found.outcome is not Outcome.LIVE:
             return outcome_of(found, first=False)
-        resolve(books, found, Outcome.VOIDED, Amounts(), now, blind=False)
+        resolve(books, found, Outcome.VOIDED, Amounts(), now, Certainty.EXACT)
         self._out.resolved(org, found, outbox.HOLD_VOIDED, now, reason=reason)
         return outcome_of(found, first=True)
 
@@ -218,7 +219,7 @@ class MemoryLedger:
         overdue = overdue_holds(books, now, holds_max)
         for name in overdue:
             hold = books.holds[name]
-            resolve(books, hold, Outcome.EXPIRED, hold.grant.amounts, now, blind=True)
+            resolve(books, hold, Outcome.EXPIRED, hold.grant.amounts, now, Certainty.UNKNOWN)
             self._out.resolved(org, hold, outbox.HOLD_EXPIRED, now)
         gone = overdue_leases(books, now, holds_max - len(overdue))
         for name in gone:

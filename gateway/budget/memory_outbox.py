@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.budget import outbox
 from gateway.budget.ledger import Adjustment, HoldRequest, LeaseState, Outcome
-from gateway.budget.measure import Measure
+from gateway.budget.measure import Amounts, Measure
 from gateway.budget.memory_books import Hold, Lease, Placed, over, tightest
 from gateway.budget.window import UNLIMITED, Enforcement
 from gateway.contract.ids import HoldId, OrgId
@@ -60,13 +60,16 @@ class MemoryOutbox:
         now: UnixMillis,
         *,
         reason: str = "",
+        was: Amounts | None = None,
         detail: Mapping[str, str] | None = None,
     ) -> None:
-        """A hold that has been posted, voided, expired or corrected."""
+        """A hold that has been posted, voided, expired or corrected. ``was``: its provisional charge."""
         held = hold.grant.amounts
         amounts = outbox.amounts("held", held)
         if kind != outbox.HOLD_VOIDED:
             amounts |= outbox.amounts("used", hold.posted)
+        if was is not None:
+            amounts |= outbox.amounts("was", was)
         if kind != outbox.HOLD_EXPIRED:
             amounts["released"] = max(0, held.tokens - hold.posted.tokens)
         verdict = _VERDICTS.get(hold.outcome, hold.outcome.value)

@@ -8,10 +8,11 @@ context as ``c.<name>`` and the resolver's detail as ``d.<name>``.
     hold.granted    granted     held*, remaining (limited)
     hold.refused    refused     needed, remaining            window that refused, without its start; or
                                                              ``<account>|frozen``
-    hold.settled    posted      held*, used*, released       ``unknown`` when charged in full blindly
+    hold.settled    posted      held*, used*, released       ``unknown``: charged in full blindly;
+                                                             ``provisional``: there may have been more
     hold.voided     voided      held*, released              the caller's
     hold.expired    expired     held*, used*
-    hold.corrected  corrected   held*, used*, released       was charged ``held``; now ``used``
+    hold.corrected  corrected   held*, used*, was*, released ``provisional``, or none: now it is exact
     lease.granted   granted     held*, held_requests         hold is the lease
     lease.returned  returned    held*, held_requests         its rest, released; ``reconciled``: had expired
     lease.expired   expired     held*, held_requests         its rest, charged in full
@@ -20,16 +21,17 @@ context as ``c.<name>`` and the resolver's detail as ``d.<name>``.
     (note)          noted
 
 ``held*`` stands for ``held`` (tokens) and, where they are not 0, ``held_prompt_tokens``,
-``held_completion_tokens`` and ``held_micro_usd``; ``used*`` likewise. Each hold counts one request: held
-while live, used once posted, expired or corrected; a request in flight is held only.
+``held_completion_tokens`` and ``held_micro_usd``; ``used*`` likewise, and ``was*``: what a provisional charge
+was before its correction (without it the whole hold was charged). Each hold counts one request: held while
+live, used once posted, expired or corrected; a request in flight is held only.
 
-So that counters can be replayed: granted adds to held; settled, voided and expired take it away; settled
-and expired add to used; corrected adds ``used* - held*`` to used. A hold.granted with context ``lease`` was
-funded by that lease, of which it is a part: held does not change, or, with ``lease_state`` ``expired``, goes
-from used to held. lease.granted, returned and expired move their amounts as holds do; returned with the
-reason ``reconciled`` takes them from used. Detail ``soft_over`` and ``shadow_over`` of hold.granted: the
-windows that now stand above a soft or shadow limit. budget.adjusted ``top_up`` adds the limit of its
-``window`` to the credit of the window in ``accounts``, up to TOKENS_MAX.
+So that counters can be replayed: granted adds to held; settled, voided and expired take it away; settled and
+expired add to used; corrected adds ``used* - was*``, or ``used* - held*``, to used. A hold.granted with
+context ``lease`` was funded by that lease, of which it is a part: held does not change, or, with
+``lease_state`` ``expired``, goes from used to held. lease.granted, returned and expired move their amounts as
+holds do; returned with the reason ``reconciled`` takes them from used. Detail ``soft_over`` and
+``shadow_over`` of hold.granted: the windows that now stand above a soft or shadow limit. budget.adjusted
+``top_up`` adds the limit of its ``window`` to the credit of the window in ``accounts``, up to TOKENS_MAX.
 
 The types are those of gateway/events/event.py (a test holds the two together).
 """
@@ -68,6 +70,8 @@ NOTED: Final = "noted"
 """Verdict of an entry that moved no tokens."""
 UNKNOWN_USAGE: Final = "unknown"
 """Reason of a settle that saw nothing and charged the whole hold."""
+PROVISIONAL_USAGE: Final = "provisional"
+"""Reason of a settle that charged what was seen, of which there may have been more, or an estimate."""
 AMOUNT: Final = "a."
 CONTEXT: Final = "c."
 DETAIL: Final = "d."

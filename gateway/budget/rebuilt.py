@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import LeaseState, Outcome
 from gateway.budget.measure import Amounts
 from gateway.budget.window import Window
@@ -40,8 +41,8 @@ class RebuiltHold:
     """As in the event; with ``lease`` for one that a lease funded."""
     outcome: Outcome = Outcome.LIVE
     posted: Amounts = Amounts()
-    blind: bool = False
-    """Charged in full by expiry or as ``unknown``: a settle that knows may still correct it."""
+    certainty: Certainty = Certainty.EXACT
+    """Of ``posted``: a settle that knows more may still correct it."""
     ends_at: UnixMillis = field(default=UnixMillis(0), compare=False)
     """When a live one expires, or a resolved one is forgotten. Not in the events of a live one: any time is
     safe that leaves its tap a chance to settle, as ``clock_ms`` plus the time a request may take."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     OVERRIDES_MAX,
     Adjustment,
@@ -123,12 +124,12 @@ class RedisLedger:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
         """See BudgetLedger."""
-        counted = used_arguments(used, unknown=unknown)
+        counted = used_arguments(used, certainty)
         return await self._resolve("settle", org, hold, draw, *counted, after=pairs(detail or {}))
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.budget.calendar import zone_offsets
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Granted, HoldRequest, Leased, LeaseRequest, Outcome, Refused, Resolved
 from gateway.budget.measure import Amounts, Measure
 from gateway.budget.outbox import window_text
@@ -99,9 +100,9 @@ def maybe_draw(draw: Draw | None) -> list[str | int]:
     return [0] if draw is None else [1, *draw_arguments(draw)]
 
 
-def used_arguments(used: Amounts, *, unknown: bool) -> tuple[int, ...]:
-    """Of tg2_settle: the amounts and whether they count."""
-    return *used.numbers(), int(unknown)
+def used_arguments(used: Amounts, certainty: Certainty) -> tuple[int, ...]:
+    """Of tg2_settle: the amounts and how much is known."""
+    return *used.numbers(), int(certainty)
 
 
 def standing_of(text: str) -> Standing:

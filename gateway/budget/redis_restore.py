@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.budget.calendar import window_bounds
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import TOMBSTONE_TTL, WINDOW_KEPT, LeaseState, Outcome
 from gateway.budget.measure import Amounts
 from gateway.budget.outbox import CONTEXT, prefixed, unprefixed, window_of, window_text
@@ -136,7 +137,7 @@ class Restoring:
             holds={
                 HoldId(name.removeprefix("hold:")): _hold_of(record, live.get(name.removeprefix("hold:")))
                 for name, record in hashes["hold:*"].items()
-                if record["state"] == Outcome.LIVE or record.get("blind") == "1"
+                if record["state"] == Outcome.LIVE or _certainty(record) < Certainty.EXACT
             },
             leases={
                 HoldId(name.removeprefix("lease:")): _lease_of(record)
@@ -201,7 +202,7 @@ def _counters(books: RebuiltBooks) -> list[Command]:
             fields = ("used", counter.used, "held", counter.held, "leased", counter.leased)
             commands.append(("HSET", key, *fields, "credit", counter.credit))
         if ends:
-            # A hold of it may have been charged blindly just now.
+            # A hold of it may have been charged just now without certainty.
             drop_at = ends if bucket is not None else max(ends, books.clock_ms) + WINDOW_KEPT
             commands.append(("ZADD", org_key(books.org, "windows"), drop_at, window))
     return commands
@@ -228,7 +229,7 @@ def _holds(books: RebuiltBooks) -> list[Command]:
             "units": "",
             "conflict": "0",
             "tightest": "",
-            "blind": int(hold.blind),
+            "blind": int(hold.certainty),
         }
         if "lease" in hold.context:
             fields["lease"] = hold.context["lease"]
@@ -237,7 +238,7 @@ def _holds(books: RebuiltBooks) -> list[Command]:
             commands.append(("ZADD", org_key(books.org, "live"), hold.ends_at, name))
         else:
             fields["forget_at"] = hold.ends_at
-            context = context if hold.blind else {}
+            context = context if hold.certainty < Certainty.EXACT else {}
         commands.append(("HSET", key, *_flat(fields), *_flat(context)))
         if hold.outcome is not Outcome.LIVE:
             # By the store's own clock, which may be far from the log's: a broom, as in ledger_holds.lua.
@@ -303,18 +304,27 @@ def _counters_of(hashes: Mapping[str, Mapping[str, str]]) -> dict[str, RebuiltCo
     return found
 
 
+def _certainty(record: Mapping[str, str]) -> Certainty:
+    return Certainty.stored(record.get("blind"))
+
+
 def _hold_of(record: Mapping[str, str], live_until: UnixMillis | None) -> RebuiltHold:
     amounts = Amounts.of_numbers(map(int, [record["amount"], *record.get("parts", "0 0 0").split()]))
-    blind = record.get("blind") == "1"
+    certainty, posted = _certainty(record), Amounts()
+    if certainty is Certainty.UNKNOWN:
+        posted = amounts
+    elif certainty is Certainty.PROVISIONAL:
+        posted = Amounts.of_numbers(map(int, [record["posted"], *record["posted_parts"].split()]))
+    correctable = certainty < Certainty.EXACT
     return RebuiltHold(
         windows=tuple(record["windows"].split()),
         amounts=amounts,
         version=int(record["version"]),
         context=unprefixed(CONTEXT, record),
         outcome=Outcome(record["state"]),
-        posted=amounts if blind else Amounts(),
-        blind=blind,
-        ends_at=UnixMillis(int(record["forget_at"])) if blind else live_until or UnixMillis(0),
+        posted=posted,
+        certainty=certainty,
+        ends_at=UnixMillis(int(record["forget_at"])) if correctable else live_until or UnixMillis(0),
     )
 
 

@@ -15,21 +15,21 @@ PLANTED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
         # What an answer cost is posted a second time.
         "settle-twice": (
             (
-                "  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, unknown)\n",
-                "  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, unknown)\n"
+                "  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, certainty)\n",
+                "  resolve(books, keys[2], hold, live and 'posted' or 'corrected', cost, certainty)\n"
                 "  move(books, hold.windows, nil, nil, cost)\n",
             ),
         ),
         # A hold that nobody resolved costs nothing, though its tokens may have been produced.
         "refund-on-expiry": (
             (
-                "resolve(books, key, hold, 'expired', spent(hold.held), true)",
-                "resolve(books, key, hold, 'expired', NOTHING, true)",
+                "resolve(books, key, hold, 'expired', spent(hold.held), UNSEEN)",
+                "resolve(books, key, hold, 'expired', NOTHING, UNSEEN)",
             ),
         ),
         # A settle that is told twice is posted twice: nothing is remembered by id.
         "no-dedupe": (
-            ("if not live and (unknown or hold.blind ~= '1') then", "if false then"),
+            ("if not live and certainty <= before then", "if false then"),
             (
                 "move(books, hold.windows, nil, nil, minus(cost, hold.cost))",
                 "move(books, hold.windows, nil, nil, cost)",

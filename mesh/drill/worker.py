@@ -24,6 +24,7 @@ from ext_proc.vocabulary import (
     Void,
 )
 from gateway.bookkeeper.keeping import Outbox
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import BudgetLedger, Draw, Granted, HoldRequest, Refused, Resolved
 from gateway.budget.measure import Amounts
 from gateway.budget.redis_ledger import RedisLedger
@@ -101,19 +102,19 @@ class DrilledLedger:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
         """See BudgetLedger."""
         self._points.reach("before_settle")
         again = self._random.random() < TWICE
-        resolved = await self._ledger.settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+        resolved = await self._ledger.settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
         self._points.reach("after_settle")
         self._points.metering.discard(hold)
         if again:
             await asyncio.sleep(self._random.random() / 10)
-            await self._ledger.settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+            await self._ledger.settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
         return resolved
 
 

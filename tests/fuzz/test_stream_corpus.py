@@ -9,6 +9,7 @@ import pytest
 
 from ext_proc.phases.tap import Tap
 from ext_proc.vocabulary import CloseStream, Continue, Effect, OpeningOverdue, Phase, ReplyNow, Settle
+from gateway.budget.certainty import Certainty
 from gateway.contract.units import Tokens
 from tests.corpus.streams.cases import StreamCase, stream_cases
 from tests.corpus.streams.seen import ZERO, Answer, Charged, charged, fits, seen_in
@@ -97,8 +98,8 @@ def through(case: StreamCase, *, overdue: bool) -> tuple[Answer, Charged]:
     if not settles:
         return client.answer(), ZERO
     (settle,) = settles
-    flags = settle.detail["flags"]
-    return client.answer(), charged(unknown=settle.unknown, used=settle.used.tokens, flags=flags)
+    flags, unknown = settle.detail["flags"], settle.certainty is Certainty.UNKNOWN
+    return client.answer(), charged(unknown=unknown, used=settle.used.tokens, flags=flags)
 
 
 @pytest.mark.parametrize("case", METERED, ids=lambda case: case.name)

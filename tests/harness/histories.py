@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     Adjustment,
     AdjustmentKind,
@@ -118,16 +119,20 @@ class History:
     async def _settle(self, _: OrgId) -> None:
         if self.live:
             org, name = self.live.pop(self.random.randrange(len(self.live)))
-            unknown = self.random.random() < 0.25
+            certainty = self.random.choice([Certainty.EXACT, *Certainty])
             detail = {"prompt": "3", "completion": "4", "cached": "1", "finish_reason": "stop"}
-            done = await self.ledger.settle(org, name, self._amounts(), unknown=unknown, detail=detail)
-            if unknown or done.outcome is Outcome.EXPIRED:
+            used = self._amounts()
+            done = await self.ledger.settle(org, name, used, certainty=certainty, detail=detail)
+            if certainty < Certainty.EXACT or done.outcome is Outcome.EXPIRED:
                 self.charged.append((org, name))
 
     async def _correct(self, _: OrgId) -> None:
         if self.charged:
             org, name = self.charged.pop(self.random.randrange(len(self.charged)))
-            await self.ledger.settle(org, name, self._amounts())
+            certainty = self.random.choice([Certainty.PROVISIONAL, Certainty.EXACT])
+            await self.ledger.settle(org, name, self._amounts(), certainty=certainty)
+            if certainty is Certainty.PROVISIONAL:
+                self.charged.append((org, name))
 
     async def _void(self, _: OrgId) -> None:
         if self.live:

@@ -16,13 +16,16 @@ MUTANTS = {
         "  if known then\n    if known.state ~= 'live' then return",
         "  if false then\n    if known.state ~= 'live' then return",
     ),
-    "no dedupe on settle": ("if not live and (unknown or hold.blind ~= '1') then", "if false then"),
+    "no dedupe on settle": ("if not live and certainty <= before then", "if false then"),
     "refund on expiry": (
         "resolve(books, key, hold, 'expired', spent(hold.held),",
         "resolve(books, key, hold, 'expired', NOTHING,",
     ),
     "hold ignored in the check": ("placed.limit - placed.used - placed.held)", "placed.limit - placed.used)"),
-    "late settle ignored": ("(unknown or hold.blind ~= '1')", "true"),
+    "late settle ignored": ("not live and certainty <= before", "not live"),
+    "a guess is final": ("certainty <= before", "(certainty <= before or before == PROVISIONAL)"),
+    "a guess corrects a guess": ("certainty <= before", "certainty <= before and certainty ~= PROVISIONAL"),
+    "a guess is taken for the hold": ("before == PROVISIONAL then add_amounts", "false then add_amounts"),
     "off by one in the check": ("remaining(placed) < least then", "remaining(placed) + 1 < least then"),
     "off by one in the clamp": (
         "div(left - request.fixed, request.choices)",

@@ -52,7 +52,8 @@ class History:
             self._resolved(entry)
             self._move(entry, held=_negative(held), requests_held=-1, flights=-1)
         elif kind == "hold.corrected":
-            self._move(entry, used={name: used[name] - held[name] for name in used})
+            was = _amounts(entry, "a.was") if "a.was" in entry else held
+            self._move(entry, used={name: used[name] - was[name] for name in used})
 
     def _resolved(self, entry: Mapping[str, str]) -> None:
         self.firsts[entry["hold"]] += 1

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     FORWARD_JUMP_MAX,
     LEASE_GRACE,
@@ -199,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         hold=holds,
         used=amounts,
-        unknown=st.booleans(),
+        certainty=st.sampled_from(Certainty),
         detail=st.sampled_from([None, {"finish": "stop", "empty": ""}]),
         lease=st.one_of(st.none(), leases),
         drawn=draws,
@@ -208,14 +209,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self,
         hold: HoldId,
         used: Amounts,
-        unknown: bool,
+        certainty: Certainty,
         detail: dict[str, str] | None,
         lease: HoldId | None,
         drawn: Amounts,
     ) -> None:
-        """First, repeated, late, correcting, blind, or before its draw."""
+        """First, repeated, late, correcting, blind, provisional, or before its draw."""
         draw = self.drawing(hold, lease, drawn, 0) if lease else None
-        self.both("settle", ORG, hold, used, unknown=unknown, detail=detail, draw=draw)
+        self.both("settle", ORG, hold, used, certainty=certainty, detail=detail, draw=draw)
 
     @rule(hold=holds, lease=st.one_of(st.none(), leases), drawn=draws)
     def void(self, hold: HoldId, lease: HoldId | None, drawn: Amounts) -> None:

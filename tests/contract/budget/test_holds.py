@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Granted, Outcome, Refused
 from gateway.budget.measure import AMOUNT_MAX, Measure
 from gateway.budget.window import UNLIMITED, WindowKind
@@ -154,13 +155,44 @@ async def test_void_releases(subject: Subject) -> None:
 
 async def test_nothing_seen_costs_the_whole_hold_until_somebody_knows(subject: Subject) -> None:
     await subject.reserve(want("h", units=300))
-    blind = await subject.ledger.settle(ORG, H, used(0), unknown=True)
+    blind = await subject.ledger.settle(ORG, H, used(0), certainty=Certainty.UNKNOWN)
     assert (blind.outcome, blind.posted.tokens) == (Outcome.POSTED, 300)
-    assert not (await subject.ledger.settle(ORG, H, used(0), unknown=True)).first
+    assert not (await subject.ledger.settle(ORG, H, used(0), certainty=Certainty.UNKNOWN)).first
     known = await subject.ledger.settle(ORG, H, used(40))
     assert (known.outcome, known.first, known.posted.tokens) == (Outcome.CORRECTED, True, 40)
     assert not (await subject.ledger.settle(ORG, H, used(50))).first
     assert (await subject.minute(THOUSAND)).used == 40
+
+
+@pytest.mark.parametrize("known", Certainty)
+@pytest.mark.parametrize("told", Certainty)
+async def test_only_who_knows_more_corrects(subject: Subject, known: Certainty, told: Certainty) -> None:
+    await subject.reserve(want("h", units=300))
+    first = await subject.ledger.settle(ORG, H, used(40), certainty=known)
+    assert (first.outcome, first.first) == (Outcome.POSTED, True)
+    charged = 300 if known is Certainty.UNKNOWN else 40
+    again = await subject.ledger.settle(ORG, H, used(50), certainty=told)
+    corrected = (Outcome.CORRECTED, True, 50)
+    expected = corrected if told > known else (Outcome.POSTED, False, charged)
+    assert (again.outcome, again.first, again.posted.tokens) == expected
+    assert (await subject.minute(THOUSAND)).used == again.posted.tokens
+
+
+async def test_from_expiry_over_what_was_seen_to_the_truth(subject: Subject) -> None:
+    """Each step is the difference to the last, and void comes too late for all of them."""
+    await subject.reserve(want("h", units=300, ttl=1))
+    await subject.pass_time(1)
+    assert list(await subject.ledger.expire(ORG)) == [H]
+    for certainty, tokens in ((Certainty.PROVISIONAL, 11), (Certainty.EXACT, 13)):
+        corrected = await subject.ledger.settle(ORG, H, used(tokens), certainty=certainty)
+        assert (corrected.outcome, corrected.first, corrected.posted.tokens) == (
+            Outcome.CORRECTED,
+            True,
+            tokens,
+        )
+        assert not (await subject.ledger.void(ORG, H, reason="late")).first
+        assert (await subject.minute(THOUSAND)).used == tokens
+    assert not (await subject.ledger.settle(ORG, H, used(99))).first
 
 
 async def test_an_unknown_hold_changes_nothing(subject: Subject) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.budget.measure import Measure
+from gateway.budget.certainty import Certainty
+from gateway.budget.measure import Amounts, Measure
 from gateway.contract.ids import HoldId, OrgId
 from tests.contract.budget.subjects import NOON, ORG, Subject, account, used, want
 
@@ -121,9 +122,36 @@ async def test_every_step_appends_its_event(subject: Subject) -> None:
 
 async def test_a_blind_settle_says_so(subject: Subject) -> None:
     await subject.reserve(want("h"))
-    await subject.ledger.settle(ORG, H, used(0), unknown=True)
+    await subject.ledger.settle(ORG, H, used(0), certainty=Certainty.UNKNOWN)
     settled = (await subject.outbox())[-1]
     assert (settled["reason"], settled["a.used"], settled["a.released"]) == ("unknown", "100", "0")
+
+
+async def test_a_provisional_settle_says_so_and_its_correction_what_it_was(subject: Subject) -> None:
+    await subject.reserve(want("h"))
+    seen, truth = Amounts.of(3, 8, micro_usd=5), Amounts.of(3, 10, micro_usd=6)
+    await subject.ledger.settle(ORG, H, seen, certainty=Certainty.PROVISIONAL)
+    await subject.ledger.settle(ORG, H, truth)
+    settled, corrected = (await subject.outbox())[-2:]
+    assert (settled["type"], settled["reason"], settled["a.used"]) == ("hold.settled", "provisional", "11")
+    assert "a.was" not in settled
+    assert (corrected["type"], corrected["reason"], corrected["a.used"]) == ("hold.corrected", "", "13")
+    was = {name: amount for name, amount in corrected.items() if name.startswith("a.was")}
+    assert was == {
+        "a.was": "11",
+        "a.was_prompt_tokens": "3",
+        "a.was_completion_tokens": "8",
+        "a.was_micro_usd": "5",
+    }
+
+
+async def test_a_guess_that_corrects_an_expiry_was_the_whole_hold(subject: Subject) -> None:
+    await subject.reserve(want("h"))
+    await subject.ledger.settle(ORG, H, used(0), certainty=Certainty.UNKNOWN)
+    await subject.ledger.settle(ORG, H, used(11), certainty=Certainty.PROVISIONAL)
+    corrected = (await subject.outbox())[-1]
+    assert (corrected["type"], corrected["reason"]) == ("hold.corrected", "provisional")
+    assert "a.was" not in corrected
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Outcome
 from gateway.budget.measure import Measure
 from gateway.budget.redis_keys import EPOCH_KEY, org_key
@@ -94,12 +95,30 @@ async def test_what_one_charged_blindly_the_other_corrects(stored: Subject, firs
     await stored.reserve(want("a", LIMITS, units=300))
     await first.reserve("b", 300)
     assert await first.settle("a", 0, 1) == ["posted", "1", "300", "0"]
-    await stored.ledger.settle(ORG, HoldId("b"), used(0), unknown=True)
+    await stored.ledger.settle(ORG, HoldId("b"), used(0), certainty=Certainty.UNKNOWN)
     corrected = await stored.ledger.settle(ORG, HoldId("a"), used(100))
     assert (corrected.outcome, corrected.posted.tokens) == (Outcome.CORRECTED, 100)
     assert await first.settle("b", 50) == ["corrected", "1", "50", "0"]
     standing = await stored.minute(LIMITS)
     assert (standing.used, standing.held) == (150, 0)
+
+
+async def test_what_one_charged_provisionally_the_other_leaves(stored: Subject, first: First) -> None:
+    """Version 1 knows no such charge: it neither corrects it nor takes away who may."""
+    await stored.reserve(want("a", LIMITS, units=300))
+    await stored.ledger.settle(ORG, HoldId("a"), used(40), certainty=Certainty.PROVISIONAL)
+    for unknown in (0, 1):
+        assert await first.settle("a", 50, unknown) == ["posted", "0", "40", "0"]
+    await first.reserve("b", 300)
+    assert await first.settle("b", 0, 1) == ["posted", "1", "300", "0"]
+    await stored.ledger.settle(ORG, HoldId("b"), used(60), certainty=Certainty.PROVISIONAL)
+    assert await first.settle("b", 50) == ["corrected", "0", "60", "0"]
+    assert (await stored.minute(LIMITS)).used == 100
+    for hold, tokens in (("a", 50), ("b", 70)):
+        corrected = await stored.ledger.settle(ORG, HoldId(hold), used(tokens))
+        assert (corrected.outcome, corrected.posted.tokens) == (Outcome.CORRECTED, tokens)
+    standing = await stored.minute(LIMITS)
+    assert (standing.used, standing.held) == (120, 0)
 
 
 async def test_each_expires_and_voids_the_others(stored: Subject, first: First) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import TOMBSTONE_TTL, WINDOW_KEPT, Granted, Outcome
 from gateway.budget.window import Window, WindowKind
 from gateway.contract.ids import HoldId
@@ -30,7 +31,7 @@ async def test_expiry_charges_in_full_and_a_late_settle_corrects(subject: Subjec
     assert list(await subject.ledger.expire(ORG)) == ["h"]
     standing = await subject.minute(THOUSAND)
     assert (standing.used, standing.held) == (500, 50)
-    blind = await subject.ledger.settle(ORG, H, used(0), unknown=True)
+    blind = await subject.ledger.settle(ORG, H, used(0), certainty=Certainty.UNKNOWN)
     assert (blind.outcome, blind.first, blind.posted.tokens) == (Outcome.EXPIRED, False, 300)
     assert (await subject.ledger.void(ORG, H, reason="late")).outcome is Outcome.EXPIRED
     down = await subject.ledger.settle(ORG, H, used(10))

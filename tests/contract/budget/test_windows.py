@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Adjustment, AdjustmentKind
 from gateway.budget.measure import Amounts, Measure, Price
 from gateway.budget.window import UTC as PLAIN
@@ -91,7 +92,7 @@ async def test_requests_in_flight_are_held_and_never_used(subject: Subject) -> N
     one = limit(1, WindowKind.LIFETIME, Measure.CONCURRENT)
     await subject.reserve(want("a", one))
     assert (await subject.refused(want("b", one))).retry_after == 0
-    await subject.ledger.settle(ORG, HoldId("a"), used(1), unknown=True)
+    await subject.ledger.settle(ORG, HoldId("a"), used(1), certainty=Certainty.UNKNOWN)
     await subject.reserve(want("b", one, ttl=1000))
     subject.advance(1000)
     await subject.ledger.expire(ORG)

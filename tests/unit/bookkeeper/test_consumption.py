@@ -41,6 +41,7 @@ def an_event(
 
 HELD = {"held": 110, "held_prompt_tokens": 10, "held_completion_tokens": 100, "held_micro_usd": 210}
 USED = {"used": 60, "used_prompt_tokens": 20, "used_completion_tokens": 40, "used_micro_usd": 100}
+WAS = {"was": 48, "was_prompt_tokens": 15, "was_completion_tokens": 33, "was_micro_usd": 90}
 FULL = {name.replace("held", "used"): amount for name, amount in HELD.items()}
 
 
@@ -75,6 +76,14 @@ FULL = {name.replace("held", "used"): amount for name, amount in HELD.items()}
                 unknown_requests=-1,
                 unknown_tokens=-110,
             ),
+        ),
+        (
+            an_event(EventType.HOLD_SETTLED, reason="provisional", amounts=HELD | USED),
+            Sums(requests=1, tokens=60, prompt_tokens=20, completion_tokens=40, micro_usd=100),
+        ),
+        (
+            an_event(EventType.HOLD_CORRECTED, amounts=HELD | USED | WAS, **{"detail.cached": "7"}),
+            Sums(tokens=12, prompt_tokens=5, completion_tokens=7, micro_usd=10),
         ),
         (
             an_event(EventType.ATTEMPT_WASTED, prompt="5", completion="6"),

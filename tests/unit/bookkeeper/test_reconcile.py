@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.bookkeeper.reconcile_decision import LEASE_WAIT, SETTLING
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId
@@ -36,7 +37,7 @@ async def test_a_charge_by_expiry_that_no_engine_had_is_taken_back() -> None:
 async def test_a_blind_charge_becomes_what_the_engine_says_in_tokens_and_money() -> None:
     world = World()
     await world.hold("r")
-    await world.ledger.settle(ORG, HoldId("r"), Amounts(), unknown=True)
+    await world.ledger.settle(ORG, HoldId("r"), Amounts(), certainty=Certainty.UNKNOWN)
     world.log = [access("r", upstream=POD)]
     world.prices = {
         ("m", "1"): Prices(prompt=MicroUsd(20_000), cached=MicroUsd(10_000), completion=MicroUsd(80_000))

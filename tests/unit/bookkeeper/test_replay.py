@@ -11,7 +11,9 @@ import pytest
 from gateway.bookkeeper.outbox_events import event_of
 from gateway.bookkeeper.replay import Replay
 from gateway.bookkeeper.replay_compare import differences
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import LeaseState, Outcome
+from gateway.budget.measure import Amounts
 from gateway.budget.memory_books import Books, Override
 from gateway.budget.memory_ledger import MemoryLedger
 from gateway.budget.rebuilt import (
@@ -61,7 +63,7 @@ def state_of(org: OrgId, books: Books, now: int) -> RebuiltBooks:
                 context=one.context,
                 outcome=one.outcome,
                 posted=one.posted,
-                blind=one.blind,
+                certainty=one.certainty,
                 ends_at=UnixMillis(one.forget_at or one.expires_at),
             )
             for name, one in books.holds.items()
@@ -110,7 +112,11 @@ async def test_every_difference_is_named() -> None:
     rebuilt, _ = replayed(events_of(ledger)).books()
     books = ledger._orgs[rebuilt.org]
     books.counters[next(iter(rebuilt.counters))].used += 1
-    forgotten = next(name for name, one in rebuilt.holds.items() if one.blind or one.outcome is Outcome.LIVE)
+    forgotten = next(
+        name
+        for name, one in rebuilt.holds.items()
+        if one.certainty < Certainty.EXACT or one.outcome is Outcome.LIVE
+    )
     del books.holds[forgotten]
     books.overrides.setdefault(AccountId("key/k2"), Override()).frozen = True
     found = differences(rebuilt, state_of(rebuilt.org, books, clock.now_ms))
@@ -132,6 +138,23 @@ def test_books_of_version_1_come_out_as_their_ledger_had_them() -> None:
         assert counters == expected["counters"][rebuilt.org]
         live = sorted(name for name, one in rebuilt.holds.items() if one.outcome is Outcome.LIVE)
         assert live == expected["live"][rebuilt.org]
+
+
+async def test_a_replayed_guess_may_still_be_corrected() -> None:
+    clock = ManualClock()
+    ledger = MemoryLedger(clock)
+    history = History(ledger, clock, clock, 1)
+    while not history.live:
+        await history.run(1)
+    org, name = history.live[0]
+    await ledger.settle(org, name, Amounts.of(1, 2), certainty=Certainty.PROVISIONAL)
+    hold = next(one for one in replayed(events_of(ledger)).books() if one.org == org).holds[name]
+    assert (hold.certainty, hold.posted) == (Certainty.PROVISIONAL, Amounts.of(1, 2))
+    await ledger.settle(org, name, Amounts.of(1, 3))
+    replay = replayed(events_of(ledger))
+    hold = next(one for one in replay.books() if one.org == org).holds[name]
+    assert (hold.certainty, hold.posted) == (Certainty.EXACT, Amounts.of(1, 3))
+    assert replay.irregular_total == 0
 
 
 async def test_what_the_log_cannot_explain_is_said() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import (
     Draw,
     Granted,
@@ -104,11 +105,11 @@ class Store:
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
-        call = self.truth.settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+        call = self.truth.settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
         return await self._call("settle", call)
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:

@@ -14,6 +14,7 @@ from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
 from ext_proc.rules import AdmitRules
 from ext_proc.server import ExtProc
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Granted, HoldRequest, Outcome, Refused, Resolved
 from gateway.budget.measure import Amounts
 from gateway.budget.memory_ledger import MemoryLedger
@@ -59,12 +60,12 @@ class SlowLedger(MemoryLedger):
         hold: HoldId,
         used: Amounts,
         *,
-        unknown: bool = False,
+        certainty: Certainty = Certainty.EXACT,
         detail: Mapping[str, str] | None = None,
         draw: Draw | None = None,
     ) -> Resolved:
         await self._gate("settle")
-        return await super().settle(org, hold, used, unknown=unknown, detail=detail, draw=draw)
+        return await super().settle(org, hold, used, certainty=certainty, detail=detail, draw=draw)
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
         await self._gate("void")

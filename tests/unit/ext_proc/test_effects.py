@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ext_proc.effects import Performer
 from ext_proc.vocabulary import Extend, Resolution, Settle, Void
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Outcome
 from gateway.budget.measure import Amounts
 from gateway.contract.clock import ManualClock, SystemClock
@@ -17,7 +18,7 @@ from tests.unit.ext_proc.streams import ACME, Filters
 
 HOLD = HoldId("r-1")
 DAY = Millis(24 * 3600 * 1000)
-SETTLE = Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), unknown=False, detail={})
+SETTLE = Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), certainty=Certainty.EXACT, detail={})
 
 
 class Kept:
@@ -86,6 +87,6 @@ async def test_a_settle_brings_the_draw_of_its_lease() -> None:
         policy_version=request.policy_version,
     )
     await filters.performer.resolve(
-        Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), unknown=False, detail={}, draw=draw)
+        Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), certainty=Certainty.EXACT, detail={}, draw=draw)
     )
     assert filters.ledger.kinds() == ["hold.granted", "hold.settled"]

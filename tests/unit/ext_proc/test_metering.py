@@ -122,9 +122,9 @@ def test_a_cut_stream_is_charged_what_it_reported() -> None:
     assert subject.answer() is None
 
 
-def test_a_stream_that_stops_without_done_was_cut() -> None:
+def test_a_stream_that_stops_without_done_was_stopped_by_its_engine() -> None:
     subject, forward = run(words("a") + b"data: {unfini")
-    assert subject.ended is Ended.CUT
+    assert subject.ended is Ended.STOPPED
     events = validate_stream("chat.completion.chunk", forward)
     assert events[-2]["error"]["code"] == "engine_unavailable", "to the SDKs a mere end is a whole answer"
     assert figures(subject.charge()) == (16, False, True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from ext_proc import settle_spool
 from ext_proc.settle_spool import SettleSpool
 from ext_proc.spool_line import BadLine, line_of, resolution_of
 from ext_proc.vocabulary import Resolution, Settle, Void
+from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
@@ -38,7 +42,9 @@ DRAW = Draw(
 
 def settle(hold: str) -> Settle:
     used = Amounts.of(1, 2, micro_usd=3)
-    return Settle(org=ORG, hold=HoldId(hold), used=used, unknown=False, detail={"ended": "complete"})
+    return Settle(
+        org=ORG, hold=HoldId(hold), used=used, certainty=Certainty.EXACT, detail={"ended": "complete"}
+    )
 
 
 class Ledger:
@@ -66,7 +72,8 @@ def spool_in(directory: Path, ledger: Ledger, counted: Counter[str], **more: int
     "deed",
     [
         settle("h"),
-        Settle(org=ORG, hold=HoldId("h"), used=Amounts(), unknown=True, detail={}, draw=DRAW),
+        Settle(org=ORG, hold=HoldId("h"), used=Amounts(), certainty=Certainty.UNKNOWN, detail={}, draw=DRAW),
+        replace(settle("h"), certainty=Certainty.PROVISIONAL),
         Void(org=ORG, hold=HoldId("h"), reason="undecided"),
         Void(org=ORG, hold=HoldId("h"), reason="abandoned", draw=DRAW),
     ],
@@ -75,6 +82,16 @@ def test_a_line_says_all_of_a_deed(deed: Resolution) -> None:
     line = line_of(deed)
     assert line.endswith(b"\n")
     assert resolution_of(line[:-1]) == deed
+
+
+@pytest.mark.parametrize(("unknown", "certainty"), [(True, Certainty.UNKNOWN), (False, Certainty.EXACT)])
+def test_a_line_of_the_release_before_is_read(unknown: bool, certainty: Certainty) -> None:
+    """And what this one writes says to that release whether it is unknown."""
+    fields = {"v": 1, "org": ORG, "hold": "h", "verb": "settle", "used": [3, 1, 2, 3], "unknown": unknown}
+    text = orjson.dumps(fields | {"detail": {"ended": "complete"}})
+    deed = resolution_of(b"%08x %s" % (binascii.crc32(text), text))
+    assert deed == replace(settle("h"), certainty=certainty)
+    assert orjson.loads(line_of(deed).partition(b" ")[2])["unknown"] is unknown
 
 
 def test_any_flipped_byte_of_a_line_is_noticed() -> None:

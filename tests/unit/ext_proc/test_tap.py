@@ -22,6 +22,7 @@ from ext_proc.vocabulary import (
     Void,
 )
 from gateway.budget.admission import Verdict
+from gateway.budget.certainty import Certainty
 from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
 from tests.harness.openai_schema import validate_stream
@@ -79,7 +80,7 @@ def test_a_stream_is_settled_before_done_goes_out() -> None:
     machine, effects = tap_after(answer_headers(), chunk(first))
     effects = list(machine.receive(chunk(last)))
     settle = only(Settle, tuple(effects))
-    assert (settle.used.tokens, settle.unknown, settle.hold) == (18, False, "r-1")
+    assert (settle.used.tokens, settle.certainty, settle.hold) == (18, Certainty.EXACT, "r-1")
     assert settle.detail["finish_reason"] == "stop"
     assert place(effects, Settle) < place(effects, Continue)
     assert only(Continue, tuple(effects)).metadata["tidegate.tap"]["used"] == "18"
@@ -120,7 +121,7 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
     machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
     effects = machine.receive(GONE)
     settle = only(Settle, effects)
-    assert (settle.used.tokens, settle.unknown) == (18, False)
+    assert (settle.used.tokens, settle.certainty) == (18, Certainty.PROVISIONAL)
     assert settle.detail["ended"] == "cut"
     assert only(ObserveAnswer, effects).finish_reason == "cut"
 
@@ -128,15 +129,16 @@ def test_a_cut_stream_costs_what_was_seen() -> None:
 def test_a_late_worker_does_not_take_its_own_end_for_the_client_s() -> None:
     machine, _ = tap_after(answer_headers(), chunk(words("a", "b")))
     settle = only(Settle, machine.receive(replace(GONE, late_s=LATE_S)))
-    assert settle.unknown, "Envoy may have gone on without us, and with the answer"
+    assert settle.certainty is Certainty.UNKNOWN, "Envoy may have gone on without us, and with the answer"
     assert (settle.detail["ended"], settle.detail["flags"]) == ("lost", "late")
     in_time, _ = tap_after(answer_headers(), chunk(words("a", "b")))
-    assert not only(Settle, in_time.receive(replace(GONE, late_s=LATE_S / 2))).unknown
+    guessed = only(Settle, in_time.receive(replace(GONE, late_s=LATE_S / 2)))
+    assert guessed.certainty is Certainty.PROVISIONAL, "the client's leaving looks the same"
 
 
 def test_headers_seen_and_nothing_else_costs_the_whole_hold() -> None:
     machine, _ = tap_after(answer_headers(), OpeningOverdue())
-    assert only(Settle, machine.receive(GONE)).unknown
+    assert only(Settle, machine.receive(GONE)).certainty is Certainty.UNKNOWN
 
 
 def test_a_200_without_a_body_is_tried_again() -> None:
@@ -159,7 +161,8 @@ def test_an_end_without_done_is_a_cut_and_the_client_is_told() -> None:
     _, effects = tap_after(answer_headers(), chunk(words("a"), end=True))
     assert bodies(effects, words("a")).endswith(DONE)
     assert b"engine_unavailable" in bodies(effects, words("a"))
-    assert only(Settle, tuple(effects)).detail["ended"] == "cut"
+    settle = only(Settle, tuple(effects))
+    assert (settle.detail["ended"], settle.certainty) == ("stopped", Certainty.PROVISIONAL)
 
 
 # --- overload inside a 200 ---
@@ -188,7 +191,7 @@ def test_an_opening_error_after_the_headers_went_is_shown_in_the_stream_and_free
         machine, _ = tap_after(*opening, keeps_headers=len(opening) == 2)
         effects = machine.receive(chunk(FRAME + DONE, end=True))
         assert only(Settle, effects).used.tokens == 0
-        assert not only(Settle, effects).unknown
+        assert only(Settle, effects).certainty > Certainty.UNKNOWN
         assert b"engine_overloaded" in bodies(list(effects), FRAME + DONE)
 
 

@@ -17,6 +17,7 @@ from ext_proc.vocabulary import (
     Settle,
     Store,
 )
+from gateway.budget.certainty import Certainty
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
 from tests.unit.ext_proc.engine_answers import (
@@ -67,7 +68,7 @@ def test_json_that_announces_more_than_is_read_goes_on_at_once_charged_in_full()
     """Sent here it would fill Envoy's buffers, which crashes it (mesh/base/hardening.yaml)."""
     machine, effects = tap_after(answer_headers(kind=JSON, content_length=str(RESPONSE_BYTES_MAX + 1)))
     assert effects[-2:] == [HEADERS_GO, CloseStream()]
-    assert only(Settle, tuple(effects)).unknown
+    assert only(Settle, tuple(effects)).certainty is Certainty.UNKNOWN
     assert only(ObserveAnswer, tuple(effects)).unmended
     assert machine.stage is TapStage.CLOSED
 
@@ -84,7 +85,7 @@ def test_half_a_json_answer_costs_the_whole_hold_once_its_headers_have_gone() ->
     machine, _ = tap_after(answer_headers(kind=JSON), chunk(completion()[:30]))
     assert machine.receive(GONE) == ()
     machine, _ = tap_after(answer_headers(kind=JSON), chunk(completion()[:30]), OpeningOverdue())
-    assert only(Settle, machine.receive(GONE)).unknown
+    assert only(Settle, machine.receive(GONE)).certainty is Certainty.UNKNOWN
 
 
 NONE = [b"junk", completion()[:-5], b"[]", completion("abort"), orjson.dumps(FULL)]
@@ -114,7 +115,7 @@ def test_json_that_is_no_answer_after_its_headers_is_broken_off(sent: bytes) -> 
 def test_what_an_aborted_answer_had_produced_is_charged() -> None:
     machine, _ = tap_after(answer_headers(kind=JSON), OpeningOverdue())
     settle = only(Settle, machine.receive(chunk(completion("abort"), end=True)))
-    assert (settle.used.tokens, settle.unknown) == (18, False)
+    assert (settle.used.tokens, settle.certainty) == (18, Certainty.PROVISIONAL)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity"])
@@ -141,4 +142,4 @@ def test_tokens_are_free() -> None:
     of = record(endpoint="tokenize", stream=False, cache_key="")
     _, effects = tap_after(answer_headers(kind=JSON, of=of), chunk(sent, end=True))
     settle = only(Settle, tuple(effects))
-    assert (settle.used.tokens, settle.unknown, settle.detail["flags"]) == (0, False, "")
+    assert (settle.used.tokens, settle.certainty, settle.detail["flags"]) == (0, Certainty.EXACT, "")

@@ -25,6 +25,7 @@ from ext_proc.vocabulary import (
     Void,
 )
 from gateway.budget.admission import AdmissionRecord
+from gateway.budget.certainty import Certainty
 from gateway.budget.measure import Amounts
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId
@@ -58,7 +59,7 @@ def test_a_stream_past_its_limit_is_settled_and_ended_at_once() -> None:
     assert machine.stage is TapStage.ENDED
     assert place(cut, Settle) < place(cut, Continue)
     settle = only(Settle, cut)
-    assert (settle.used, settle.unknown) == (Amounts.of(14, 4), False)
+    assert (settle.used, settle.certainty) == (Amounts.of(14, 4), Certainty.EXACT)
     assert settle.detail["ended"] == "limit"
     assert (settle.detail["upstream"], settle.detail["choices"]) == (ENGINE, "1"), "whom to tell to stop"
     assert only(ObserveAnswer, cut).finish_reason == "length"
