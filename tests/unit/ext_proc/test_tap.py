@@ -25,6 +25,7 @@ from gateway.budget.admission import Verdict
 from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
 from tests.harness.openai_schema import validate_stream
+from tests.unit.ext_proc.asked import GONE, NOW, none, only
 from tests.unit.ext_proc.engine_answers import (
     DONE,
     FINISH,
@@ -37,16 +38,12 @@ from tests.unit.ext_proc.engine_answers import (
     words,
 )
 from tests.unit.ext_proc.tapped import (
-    GONE,
     HEADERS_GO,
     JSON,
-    NOW,
     UNTOUCHED,
     answer_headers,
     bodies,
     chunk,
-    none,
-    only,
     place,
     record,
     shown,
