@@ -16,7 +16,7 @@ from ext_authz.decision import AuthCode, NotVerified
 from ext_authz.jose import UntrustedToken
 from ext_authz.keys.jwk import VerifyKey
 from ext_authz.policy import AuthPolicy, Issuer
-from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
+from gateway.contract.ids import GRANT_PATTERN, KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import NotAPrincipal, Principal
 from gateway.contract.units import UnixMillis
 
@@ -26,7 +26,6 @@ SUBJECT_CHARS_MAX: Final = 255
 """OpenID Connect Core section 2 allows no more."""
 GRANTS_MAX: Final = 256
 """Entries of models or scopes in one token."""
-_GRANT: Final = re.compile(r"[A-Za-z0-9*._:/@+-]{1,128}\Z")
 _SUBJECT: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
@@ -92,7 +91,7 @@ def _grants(claims: Mapping[str, Any], name: str, default: tuple[str, ...]) -> t
     words = value.split(" ") if isinstance(value, str) and value else [] if value == "" else value
     if not isinstance(words, list) or len(words) > GRANTS_MAX:
         raise NotVerified(AuthCode.INVALID_CLAIMS)
-    if not all(isinstance(word, str) and _GRANT.match(word) for word in words):
+    if not all(isinstance(word, str) and GRANT_PATTERN.match(word) for word in words):
         raise NotVerified(AuthCode.INVALID_CLAIMS)
     return tuple(sorted(set(words)))
 

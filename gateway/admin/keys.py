@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,16 @@ from gateway.budget.policy import BudgetPolicy
 from gateway.budget.policy_limits import ANY
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
-from gateway.contract.ids import IDENTIFIER_PATTERN, KeyId, OrgId, TeamId, Tier, UserId, is_identifier
+from gateway.contract.ids import (
+    GRANT_PATTERN,
+    IDENTIFIER_PATTERN,
+    KeyId,
+    OrgId,
+    TeamId,
+    Tier,
+    UserId,
+    is_identifier,
+)
 from gateway.contract.principal import Principal
 from gateway.contract.units import Millis, UnixMillis
 from gateway.keys.api_key import ApiKey, NotApiKeys
@@ -32,8 +40,6 @@ OVERLAP_MAX: Final = timedelta(days=7)
 """Time enough to bring a new secret everywhere; a secret that lives longer was not rotated."""
 GRANTS_MAX: Final = 64
 """Models or scopes of one key: all of them stand in its event."""
-_SCOPE: Final = re.compile(r"[A-Za-z0-9*._:/@+-]{1,128}\Z")
-"""As a token's scope."""
 
 
 class Recorder(Protocol):
@@ -144,8 +150,8 @@ class Keys:
         if max(len(principal.models), len(principal.scopes)) > GRANTS_MAX:
             raise BadValue("models or scopes: too many", f"name at most {GRANTS_MAX}")
         for scope in principal.scopes:
-            if not _SCOPE.match(scope):
-                raise BadValue(f"scope {scope!r} is no name", f"it must match {_SCOPE.pattern}")
+            if not GRANT_PATTERN.match(scope):
+                raise BadValue(f"scope {scope!r} is no name", f"it must match {GRANT_PATTERN.pattern}")
         return principal
 
     @contextlib.asynccontextmanager

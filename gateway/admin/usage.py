@@ -13,6 +13,7 @@ from gateway.admin.change import BadValue, Conflict, unknown
 from gateway.admin.duration import day, start_of
 from gateway.bookkeeper.consumption import GROUPS, Sums, UsageRow
 from gateway.bookkeeper.projection import NoProjection, usage_rows
+from gateway.budget.calendar import DAY_MS
 from gateway.contract.units import UnixMillis
 from gateway.keys.api_key import UNIX_MS_MAX
 
@@ -21,7 +22,6 @@ SPAN_MAX: Final = timedelta(days=400)
 """A year and a month to compare it with; longer is an export of the books."""
 ROWS_MAX: Final = 10_000
 """Of one report: some 3 MiB of JSON."""
-_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def groups_from(text: str) -> tuple[str, ...]:
 def span_from(first: str | None, last: str | None, *, now: UnixMillis) -> tuple[UnixMillis, UnixMillis]:
     """From the beginning of one day to the end of another, both in UTC; the last 30 days until now unless
     said. Raises BadUsage."""
-    until_ms = UnixMillis(now + 1 if last is None else _start("to", last) + _DAY_MS)
+    until_ms = UnixMillis(now + 1 if last is None else _start("to", last) + DAY_MS)
     usual = until_ms - SINCE_DEFAULT // timedelta(milliseconds=1)
     since_ms = UnixMillis(usual if first is None else _start("from", first))
     if since_ms >= until_ms:

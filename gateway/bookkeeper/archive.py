@@ -19,6 +19,7 @@ from typing import Final
 from gateway.bookkeeper.checkpoint import dump
 from gateway.bookkeeper.object_store import ObjectStore
 from gateway.bookkeeper.rebuilding import replay_books
+from gateway.budget.calendar import DAY_MS
 from gateway.contract.ids import RegionName
 from gateway.contract.units import UnixMillis
 from gateway.events.base import (
@@ -35,7 +36,6 @@ from gateway.events.reading import Mark
 from gateway.events.recovery import BooksDamaged
 from gateway.events.segment import segments_of
 
-DAY_MS: Final = 24 * 3600 * 1000
 LOCK: Final = "archive.lock"
 
 

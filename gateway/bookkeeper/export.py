@@ -20,6 +20,7 @@ from typing import Final
 import orjson
 
 from gateway.bookkeeper.consumption import GROUPS, MEASURES, Totals, UsageRow, consumption_of
+from gateway.budget.calendar import DAY_MS
 from gateway.contract.ids import RegionName
 from gateway.contract.units import TOKENS_MAX
 from gateway.events.base import BadBase, replace_durably
@@ -28,7 +29,6 @@ from gateway.events.recovery import BooksDamaged
 
 WRITTEN, BROKEN, NOTHING = 0, 1, 2
 FORMATS: Final = ("csv", "parquet")
-_DAY_MS: Final = 24 * 3600 * 1000
 
 
 def sums(
@@ -98,7 +98,7 @@ def export(books: Path, region: RegionName, arguments: argparse.Namespace) -> in
     """Write the file and say so; returns the exit code."""
     by: tuple[str, ...] = arguments.by
     since = 0 if arguments.since is None else arguments.since
-    until = TOKENS_MAX if arguments.until is None else arguments.until + _DAY_MS
+    until = TOKENS_MAX if arguments.until is None else arguments.until + DAY_MS
     if until <= since:
         print("--to lies before --from: give the first day with --from and the last with --to")
         return NOTHING

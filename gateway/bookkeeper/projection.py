@@ -154,8 +154,8 @@ class Projection:
             self._versions += 1
             if self._versions % COMPACT_EVERY == 0:
                 self._table.optimize(cleanup_older_than=VERSIONS_KEPT)
-        except BaseException:  # an interrupt too: whatever it was, what was read is not in the table
-            self._reader = None  # begin at its last row again
+        except BaseException:
+            self._reader = None  # what was read is not in the table: begin at its last row again
             raise
         return len(rows)
 

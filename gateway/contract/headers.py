@@ -1,7 +1,7 @@
 """Every header and dynamic-metadata name that crosses a border, and who owns it.
 
 Names under ``x-tidegate-`` that a client sends are removed at the edge (mesh/base, filter
-``tidegate.strip``), except those in ``CLIENT_MAY_SEND``.
+``tidegate.strip``), except WORKFLOW.
 """
 
 from __future__ import annotations
@@ -59,9 +59,6 @@ BUDGET_WARNING: Final = "x-tidegate-budget-warning"
 """Soft limits that this request stands above: a list (RFC 9651) of levels with parameters."""
 REFUSAL: Final = "x-tidegate-refusal"
 """Machine-readable reason of a refusal: the error's code."""
-
-CLIENT_MAY_SEND: Final = frozenset({WORKFLOW})
-"""x-tidegate-* headers a client may set."""
 
 # --- gRPC metadata from Envoy to ext_proc ---
 FILTER_ROLE: Final = "tidegate-filter"

@@ -27,6 +27,10 @@ case would let two tenants collide after case folding.
 """
 
 
+GRANT_PATTERN: Final = re.compile(r"[A-Za-z0-9*._:/@+-]{1,128}\Z")
+"""A model or scope that a token or key grants."""
+
+
 def is_identifier(value: object) -> bool:
     """Whether ``value`` is a string fit to be an identity (lower case, digits, ``_`` and ``-``)."""
     return isinstance(value, str) and IDENTIFIER_PATTERN.match(value) is not None

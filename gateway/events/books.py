@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.contract.clock import Clock
 from gateway.contract.ids import RegionName
+from gateway.events.base import sync_directory
 from gateway.events.chain import Anchor, line_of
 from gateway.events.event import Event, EventType
 from gateway.events.recovery import BooksDamaged, End, find_end
@@ -174,7 +175,7 @@ class Books:
         """Make the next segment's file, and its name durable."""
         path = segment_path(self._directory, self._number)
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OPEN_MODE)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         self._octets = self._events = 0
 
     def _write(self, events: Sequence[Event], *, mode: int | None = None) -> None:
@@ -212,11 +213,3 @@ def _write_all(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,7 +27,7 @@ NEEDS: Final[Mapping[str, str]] = {
     "dimensions": "dimensions",
 }
 """Parameter to the capability of the catalogue's entry without which it is refused."""
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+COMPLETION_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 def hold_together(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> None:
@@ -102,7 +102,7 @@ def _one_grammar(fields: Mapping[str, Any]) -> None:
 
 
 def _minimum_below_limit(fields: Mapping[str, Any]) -> None:
-    limits = [fields[name] for name in _LIMITS if name in fields]
+    limits = [fields[name] for name in COMPLETION_LIMITS if name in fields]
     if limits and fields.get("min_tokens", 0) > min(limits):
         raise checks.invalid("min_tokens", "above the limit of completion tokens; lower it.")
 

@@ -228,7 +228,6 @@ PARAMETERS: Final[Mapping[Endpoint, Mapping[str, Check]]] = {
 }
 """Known and served, subject to the model's capabilities."""
 
-_NO_MODEL: Final = "is not supported with this model."
 UNSERVED: Final[Mapping[Endpoint, Mapping[str, str]]] = {
     Endpoint.CHAT: {
         "audio": "is not supported with this model: it answers with text.",

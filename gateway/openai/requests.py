@@ -15,7 +15,7 @@ import orjson
 from gateway.contract.errors import ContextLengthExceeded, InvalidRequest
 from gateway.contract.units import Tokens
 from gateway.openai import checks
-from gateway.openai.combinations import hold_together
+from gateway.openai.combinations import COMPLETION_LIMITS, hold_together
 from gateway.openai.json_body import read_object, shown
 from gateway.openai.messages import in_normal_form
 from gateway.openai.parameters import CHAT_ONLY, FOR_US, GATEWAY_OWNED, PARAMETERS, UNSERVED, VENDOR
@@ -23,8 +23,7 @@ from gateway.openai.terms import Endpoint, ModelTerms
 
 CHOICES_MAX: Final = 128
 """Completions of one request: n x prompts."""
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
-_NOT_IN_CACHE_KEY: Final = frozenset({"model", "stream", "stream_options", *_LIMITS})
+_NOT_IN_CACHE_KEY: Final = frozenset({"model", "stream", "stream_options", *COMPLETION_LIMITS})
 _ENGINE_STREAM_OPTIONS: Final = {"include_usage": True, "continuous_usage_stats": True}
 _CONTENT: Final = {
     Endpoint.CHAT: ("messages",),
@@ -129,7 +128,7 @@ class WireRequest:
         choice; embeddings and tokenize take neither it nor rid, priority and salt."""
         if not self.endpoint.generates:
             return orjson.dumps({**self.fields, "model": model})
-        body = {name: value for name, value in self.fields.items() if name not in _LIMITS}
+        body = {name: value for name, value in self.fields.items() if name not in COMPLETION_LIMITS}
         body["model"] = model
         body["max_tokens"] = max_tokens
         if body.get("min_tokens", 0) > max_tokens:
@@ -268,7 +267,7 @@ def _prompt_count(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTer
 def _limit(endpoint: Endpoint, fields: Mapping[str, Any], terms: ModelTerms) -> Tokens | None:
     if not endpoint.generates:
         return Tokens(0)
-    given = [name for name in _LIMITS if name in fields]
+    given = [name for name in COMPLETION_LIMITS if name in fields]
     if not given:
         return None
     asked = fields[given[0]]

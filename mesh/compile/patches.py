@@ -206,7 +206,7 @@ def _require_name(patch: Patch, taken: Iterable[str]) -> None:
 # --- listeners and their filters ---
 
 
-def _ports(patch: Patch, listener: Fields, generated: Generated) -> list[int]:
+def _ports(listener: Fields, generated: Generated) -> list[int]:
     """The Gateway ports that ``match.listener`` picks: one, or all."""
     if not listener.has("portNumber"):
         return list(generated.listeners)
@@ -224,7 +224,7 @@ def _listeners(patch: Patch, generated: Generated) -> None:
         generated.added_listeners.append(copy.deepcopy(patch.value))
         return
     listener = patch.match.fields("listener")
-    ports = _ports(patch, listener, generated)
+    ports = _ports(listener, generated)
     listener.done()
     patch.match.done()
     _check_reserved(patch, patch.value, patch.value_path)
@@ -242,7 +242,7 @@ def connection_manager(listener: dict[str, Any]) -> dict[str, Any]:
 def _filter_fields(patch: Patch, generated: Generated) -> tuple[list[int], Fields]:
     """Ports, and ``match.listener.filterChain.filter`` with its name read."""
     listener = patch.match.fields("listener")
-    ports = _ports(patch, listener, generated)
+    ports = _ports(listener, generated)
     chain = listener.fields("filterChain")
     network = chain.fields("filter")
     network.text("name", [HCM_NAME])
@@ -308,7 +308,7 @@ def _http_filters(patch: Patch, generated: Generated) -> None:
 def _route_tables(patch: Patch, generated: Generated) -> tuple[list[dict[str, Any]], str, str]:
     """The virtual hosts of the ports picked, and the names of virtual host and route asked for."""
     table = patch.match.fields("routeConfiguration")
-    ports = _ports(patch, table, generated)
+    ports = _ports(table, generated)
     host = route = ""
     if table.has("vhost"):
         vhost = table.fields("vhost")

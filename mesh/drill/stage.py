@@ -140,7 +140,6 @@ class Stage:
         self._engine_options = (*engine_options, "--truth", str(self.truth))
         self._region: Region | None = None
         self._supervisor: Supervisor | None = None
-        self._started: set[Identity] = set()
 
     @property
     def base_url(self) -> str:

@@ -42,11 +42,6 @@ class Region:
     concurrency: int = 1
     log_level: str = "info"
 
-    @property
-    def operators_port(self) -> int:
-        """The operators' listener stands one above the gateway's."""
-        return self.port + 1
-
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
     # -P: the directory a process stands in must not shadow a package.

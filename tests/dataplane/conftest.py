@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.harness.engines import twin
-from tests.harness.gateway import MODEL, Gateway
+from tests.harness.engines import Twin, twin
+from tests.harness.gateway import MODEL, Gateway, overlay
 from tests.harness.trap import ENVOYS, TrapStack, trap_stack
 
 
@@ -19,6 +20,29 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """A twin of the module's own."""
+    with twin(tmp_path_factory.mktemp("engine"), "--model", MODEL) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def started_with(
+    engine: Twin, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Gateway]]:
+    """Starts a gateway of the module's own before ``engine``, with the given text as its budgets.yaml."""
+    with ExitStack() as gateways:
+
+        def start(budgets: str) -> Gateway:
+            mesh = overlay(tmp_path_factory.mktemp("policy") / "mesh", {"budgets.yaml": budgets})
+            running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url, mesh=mesh)
+            gateways.callback(running.close)
+            return running
+
+        yield start
 
 
 @pytest.fixture(params=ENVOYS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,8 +19,8 @@ from gateway.contract.ids import AccountId, HoldId, KeyId, OrgId, TeamId, Tier, 
 from gateway.contract.principal import Principal
 from gateway.keys.key_file import create_api_key
 from tests.harness.api_keys import key_for, sdk
-from tests.harness.engines import Twin, twin
-from tests.harness.gateway import MODEL, Gateway, overlay, until
+from tests.harness.engines import Twin
+from tests.harness.gateway import MODEL, Gateway, until
 
 BUDGETS = """
 version: 1
@@ -48,17 +48,8 @@ SLOW_MS = 400
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    with twin(tmp_path_factory.mktemp("engine"), "--model", MODEL) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    mesh = overlay(tmp_path_factory.mktemp("policy") / "mesh", {"budgets.yaml": BUDGETS})
-    running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url, mesh=mesh)
-    yield running
-    running.close()
+def gateway(started_with: Callable[[str], Gateway]) -> Gateway:
+    return started_with(BUDGETS)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.engines import Twin, twin
+from tests.harness.engines import Twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
 
 PAGE = "https://app.example"
@@ -32,12 +32,6 @@ ASKED = {
     "access-control-request-method": "POST",
     "access-control-request-headers": "authorization,content-type,x-stainless-lang",
 }
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    with twin(tmp_path_factory.mktemp("engine"), "--model", MODEL) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ param, request id, Retry-After. What engines do is in test_errors_engine.py, mal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,7 @@ from gateway.contract.ids import KeyId
 from gateway.contract.units import UnixMillis
 from gateway.keys.key_file import revoke_api_key
 from tests.harness.api_keys import key_for, sdk
-from tests.harness.engines import Twin, twin
-from tests.harness.gateway import MODEL, Gateway, overlay, until
+from tests.harness.gateway import MODEL, Gateway, until
 from tests.harness.openai_schema import validate
 
 BUDGETS = """
@@ -144,17 +143,8 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    with twin(tmp_path_factory.mktemp("engine"), "--model", MODEL) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def asked(engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    mesh = overlay(tmp_path_factory.mktemp("policy") / "mesh", {"budgets.yaml": BUDGETS})
-    running = Gateway(tmp_path_factory.mktemp("state"), engine=engine.url, mesh=mesh)
-    yield running
-    running.close()
+def asked(started_with: Callable[[str], Gateway]) -> Gateway:
+    return started_with(BUDGETS)
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,12 @@ import pytest
 from gateway.contract.error_cases import ERROR_CASES, ErrorCase, Origin
 from tests.dataplane.test_errors import ASKED, ELSEWHERE, assert_told
 from tests.harness.api_keys import sdk
-from tests.harness.engines import Twin, twin
+from tests.harness.engines import Twin
 from tests.harness.gateway import MODEL, Gateway, until
 from tests.harness.openai_schema import validate
 
 CHAT = "/v1/chat/completions"
 RECEIVE_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    with twin(tmp_path_factory.mktemp("engine"), "--model", MODEL) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from gateway.budget.certainty import Certainty
 from gateway.contract.units import Tokens
 from tests.corpus.streams.cases import StreamCase, stream_cases
 from tests.corpus.streams.seen import ZERO, Answer, Charged, charged, fits, seen_in
-from tests.unit.ext_proc.tapped import GONE, answer_headers, chunk, record
+from tests.unit.ext_proc.asked import GONE
+from tests.unit.ext_proc.tapped import answer_headers, chunk, record
 
 CASES_MIN = 150
 RECORD = record(usage_asked=True, usage_max=Tokens(8192))

@@ -37,9 +37,6 @@ def message(full_name: str) -> Any:
 
 
 Struct: Final = message("google.protobuf.Struct")
-Value: Final = message("google.protobuf.Value")
-Timestamp: Final = message("google.protobuf.Timestamp")
-Duration: Final = message("google.protobuf.Duration")
 Status: Final = message("google.rpc.Status")
 HttpStatus: Final = message("envoy.type.v3.HttpStatus")
 
@@ -47,10 +44,8 @@ HeaderValue: Final = message("envoy.config.core.v3.HeaderValue")
 HeaderValueOption: Final = message("envoy.config.core.v3.HeaderValueOption")
 HeaderMap: Final = message("envoy.config.core.v3.HeaderMap")
 Metadata: Final = message("envoy.config.core.v3.Metadata")
-Address: Final = message("envoy.config.core.v3.Address")
-APPEND_IF_EXISTS_OR_ADD: Final = 0
 OVERWRITE_IF_EXISTS_OR_ADD: Final = 2
-"""HeaderAppendAction; the first is Envoy's default, which would leave a caller's value in place."""
+"""HeaderAppendAction; Envoy's default is to append, which would leave a caller's value in place."""
 
 CheckRequest: Final = message("envoy.service.auth.v3.CheckRequest")
 CheckResponse: Final = message("envoy.service.auth.v3.CheckResponse")
@@ -60,13 +55,11 @@ AUTH_CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
 ProcessingRequest: Final = message("envoy.service.ext_proc.v3.ProcessingRequest")
 ProcessingResponse: Final = message("envoy.service.ext_proc.v3.ProcessingResponse")
-ProcessingMode: Final = message("envoy.extensions.filters.http.ext_proc.v3.ProcessingMode")
 HttpHeaders: Final = message("envoy.service.ext_proc.v3.HttpHeaders")
 HttpBody: Final = message("envoy.service.ext_proc.v3.HttpBody")
 HttpTrailers: Final = message("envoy.service.ext_proc.v3.HttpTrailers")
 HeadersResponse: Final = message("envoy.service.ext_proc.v3.HeadersResponse")
 BodyResponse: Final = message("envoy.service.ext_proc.v3.BodyResponse")
-TrailersResponse: Final = message("envoy.service.ext_proc.v3.TrailersResponse")
 CommonResponse: Final = message("envoy.service.ext_proc.v3.CommonResponse")
 HeaderMutation: Final = message("envoy.service.ext_proc.v3.HeaderMutation")
 BodyMutation: Final = message("envoy.service.ext_proc.v3.BodyMutation")
@@ -74,7 +67,6 @@ ImmediateResponse: Final = message("envoy.service.ext_proc.v3.ImmediateResponse"
 EXT_PROC_PROCESS: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 StreamAccessLogsMessage: Final = message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
-StreamAccessLogsResponse: Final = message("envoy.service.accesslog.v3.StreamAccessLogsResponse")
 HTTPAccessLogEntry: Final = message("envoy.data.accesslog.v3.HTTPAccessLogEntry")
 STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 ISSUER: Final = "https://tidegate.local"
-NARROW_ISSUER: Final = "https://eddsa-only.example"
 AUDIENCE: Final = "tidegate"
 POLICY_FILE: Final = Path(__file__).with_name("auth.yaml")
 SECRET: Final = "abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJ_01234"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,23 +22,20 @@ from ext_proc.vocabulary import (
     RequestBodyArrived,
     RequestHeadersArrived,
     Reserve,
-    ResponseBodyArrived,
-    ResponseHeadersArrived,
 )
-from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.lease_hand import LeaseGrant
 from gateway.budget.ledger import Granted, HoldRequest
-from gateway.budget.measure import Amounts, Measure
+from gateway.budget.measure import Measure
 from gateway.budget.policy import BudgetPolicy, OrgPolicy, TierPolicy
 from gateway.budget.policy_limits import Limits
 from gateway.budget.window import Standing
-from gateway.contract.ids import AccountId, HoldId, KeyId, ModelName, OrgId, RequestId, Tier
+from gateway.contract.ids import AccountId, ModelName, OrgId, Tier
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of
 from gateway.openai.terms import Capabilities, Endpoint
 from tests.harness import canary
 
-E = TypeVar("E")
+E = TypeVar("E", bound=Effect)
 NOW = UnixMillis(1_800_000_000_000)
 PRINCIPAL: dict[str, object] = {
     "org": "acme",
@@ -160,14 +158,14 @@ def granted(
     return HoldAnswered(answer=answer, at_ms=NOW)
 
 
-def only(kind: type[E], effects: tuple[Effect, ...]) -> E:
+def only(kind: type[E], effects: Iterable[Effect]) -> E:
     """The one effect of ``kind``."""
     found = [effect for effect in effects if isinstance(effect, kind)]
     assert len(found) == 1, effects
     return found[0]
 
 
-def none(kind: type[E], effects: tuple[Effect, ...]) -> bool:
+def none(kind: type[Effect], effects: Iterable[Effect]) -> bool:
     return not any(isinstance(effect, kind) for effect in effects)
 
 
@@ -188,47 +186,6 @@ def admitted(
     if not none(AskCache, effects):
         effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW))
     return machine, only(Reserve, effects).request
-
-
-def record(**changed: Any) -> AdmissionRecord:
-    plain: dict[str, Any] = {
-        "decision": Verdict.METERED,
-        "request_id": RequestId("r-1"),
-        "org": OrgId("acme"),
-        "key": KeyId("k1"),
-        "hold": HoldId("r-1"),
-        "held": Amounts.of(100, 100),
-        "prompt_bound": Tokens(100),
-        "completion_max": Tokens(100),
-        "endpoint": "chat.completions",
-        "model": "chat",
-        "stream": True,
-        "cache_key": "k" * 64 + ".e1.60",
-    }
-    return AdmissionRecord(**{**plain, **changed})
-
-
-def answer_headers(
-    status: int = 200,
-    kind: str = "text/event-stream",
-    *,
-    of: AdmissionRecord | None = None,
-    end: bool = False,
-    **changed: str,
-) -> ResponseHeadersArrived:
-    found = {":status": str(status), "content-type": kind}
-    found |= {name.replace("_", "-"): value for name, value in changed.items()}
-    return ResponseHeadersArrived(
-        headers=found,
-        record=(of or record(stream=kind.startswith("text/event-stream"))).to_fields(),
-        end_of_stream=end,
-        at_ms=NOW,
-        at_s=1.0,
-    )
-
-
-def chunk(data: bytes = b"", *, end: bool = False) -> ResponseBodyArrived:
-    return ResponseBodyArrived(body=data, end_of_stream=end, at_s=2.0)
 
 
 GONE = PeerGone(at_s=3.0)

@@ -25,7 +25,8 @@ from gateway.contract.principal import Principal
 from gateway.contract.units import Millis
 from gateway.sidecar import wire
 from gateway.telemetry.log import EventLog
-from tests.unit.ext_proc.asked import HEADERS, PRINCIPAL, RULES, SAY, body, record
+from tests.unit.ext_proc.asked import HEADERS, PRINCIPAL, RULES, SAY, body
+from tests.unit.ext_proc.tapped import record
 
 ACME = OrgId("acme")
 CALLER = Principal.from_fields(PRINCIPAL)

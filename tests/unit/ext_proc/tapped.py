@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
@@ -11,7 +10,6 @@ from ext_proc.phases.tap import Tap
 from ext_proc.vocabulary import (
     Continue,
     Effect,
-    PeerGone,
     Phase,
     ResponseBodyArrived,
     ResponseHeadersArrived,
@@ -19,27 +17,14 @@ from ext_proc.vocabulary import (
 from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
-from gateway.contract.units import Tokens, UnixMillis
+from gateway.contract.units import Tokens
+from tests.unit.ext_proc.asked import NOW
 
 HEADERS_GO = Continue(phase=Phase.RESPONSE_HEADERS, remove_headers=("content-length",))
 UNTOUCHED = Continue(phase=Phase.RESPONSE_HEADERS)
 EMPTY = Continue(phase=Phase.RESPONSE_BODY, body=b"")
 JSON = "application/json"
-NOW = UnixMillis(1_700_000_000_000)
-GONE = PeerGone(at_s=3.0)
 ENGINE = "127.0.0.1:30000"
-E = TypeVar("E", bound=Effect)
-
-
-def only(kind: type[E], effects: Iterable[Effect]) -> E:
-    """The one effect of ``kind``."""
-    found = [effect for effect in effects if isinstance(effect, kind)]
-    assert len(found) == 1, effects
-    return found[0]
-
-
-def none(kind: type[Effect], effects: Iterable[Effect]) -> bool:
-    return not any(isinstance(effect, kind) for effect in effects)
 
 
 def record(**changed: Any) -> AdmissionRecord:

@@ -21,7 +21,8 @@ from ext_proc.vocabulary import (
 )
 from gateway.contract.units import Seconds
 from gateway.sidecar import wire
-from tests.unit.ext_proc.asked import NOW, PRINCIPAL, record
+from tests.unit.ext_proc.asked import NOW, PRINCIPAL
+from tests.unit.ext_proc.tapped import record
 
 
 def read(**fields: Any) -> Any:

@@ -235,7 +235,7 @@ async def test_an_overdraft_is_logged(filters: Filters, capsys: pytest.CaptureFi
     _, reply = await filters.say("admit", request_headers(), request_body(temperature=1, max_tokens=1))
     assert reply.WhichOneof("response") == "request_body"
     await filters.say(
-        "tap", response_headers(), response_body(words("a") + event(None, usage(14, 90)) + DONE)
+        "tap", response_headers(), response_body(words("a") + event(None, usage(14, 60)) + DONE)
     )
     await filters.background.drain(1)
     assert "hold.overdraft" in capsys.readouterr().out

@@ -35,9 +35,9 @@ from ext_proc.vocabulary import (
 from gateway.budget.ledger import Refused
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.units import Millis, Seconds
-from tests.unit.ext_proc.asked import BEHIND, PATIENT, body, granted, headers, standing
+from tests.unit.ext_proc.asked import BEHIND, GONE, NOW, PATIENT, body, granted, headers, standing
 from tests.unit.ext_proc.engine_answers import DONE, FINISH, FRAME, WHOLE, completion, event, usage, words
-from tests.unit.ext_proc.tapped import GONE, NOW, answer_headers, chunk
+from tests.unit.ext_proc.tapped import answer_headers, chunk
 
 Effects = tuple[Effect, ...]
 

@@ -26,6 +26,7 @@ from gateway.budget.certainty import Certainty
 from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
 from tests.harness.openai_schema import validate_stream
+from tests.unit.ext_proc.asked import GONE, NOW, none, only
 from tests.unit.ext_proc.engine_answers import (
     DONE,
     FINISH,
@@ -38,16 +39,12 @@ from tests.unit.ext_proc.engine_answers import (
     words,
 )
 from tests.unit.ext_proc.tapped import (
-    GONE,
     HEADERS_GO,
     JSON,
-    NOW,
     UNTOUCHED,
     answer_headers,
     bodies,
     chunk,
-    none,
-    only,
     place,
     record,
     shown,

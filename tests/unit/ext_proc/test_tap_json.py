@@ -20,20 +20,18 @@ from ext_proc.vocabulary import (
 from gateway.budget.certainty import Certainty
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
+from tests.unit.ext_proc.asked import GONE, none, only
 from tests.unit.ext_proc.engine_answers import (
     FULL,
     completion,
 )
 from tests.unit.ext_proc.tapped import (
     EMPTY,
-    GONE,
     HEADERS_GO,
     JSON,
     answer_headers,
     bodies,
     chunk,
-    none,
-    only,
     place,
     record,
     shown,

@@ -32,17 +32,15 @@ from gateway.contract.ids import HoldId
 from gateway.contract.units import Tokens, UnixMillis
 from gateway.path import HOLD_TTL
 from tests.harness.openai_schema import validate_stream
+from tests.unit.ext_proc.asked import GONE, none, only
 from tests.unit.ext_proc.engine_answers import DONE, FINISH, FULL, WHOLE, completion, event, usage, words
 from tests.unit.ext_proc.tapped import (
     EMPTY,
     ENGINE,
-    GONE,
     JSON,
     answer_headers,
     bodies,
     chunk,
-    none,
-    only,
     place,
     record,
     tap_after,

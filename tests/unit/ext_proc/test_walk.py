@@ -13,19 +13,9 @@ from ext_proc.phases.tap import Tap, TapStage
 from ext_proc.stream import Machine, OutOfOrder
 from ext_proc.vocabulary import CacheAnswered, CloseStream, Event, OpeningOverdue, ReplyNow, TurnCame
 from gateway.contract.units import Seconds
-from tests.unit.ext_proc.asked import (
-    BEHIND,
-    GONE,
-    NOW,
-    PATIENT,
-    admitted,
-    answer_headers,
-    body,
-    chunk,
-    granted,
-    headers,
-)
+from tests.unit.ext_proc.asked import BEHIND, GONE, NOW, PATIENT, admitted, body, granted, headers
 from tests.unit.ext_proc.engine_answers import FRAME, WHOLE
+from tests.unit.ext_proc.tapped import answer_headers, chunk
 
 _, HOLD = admitted()
 EVENTS: list[Event] = [

@@ -15,7 +15,6 @@ from mesh.compile.resources import resource_from
 ROOT = Path(__file__).resolve().parents[3]
 BASE = ROOT / "mesh" / "base"
 HOST = "{}.tidegate.svc.cluster.local"
-SGLANG = HOST.format("sglang")
 
 
 def resources_of(text: str, file: str = "test.yaml") -> Resources:

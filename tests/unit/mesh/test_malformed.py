@@ -14,7 +14,6 @@ from mesh.lint import lint
 from tests.unit.mesh.policy import base, changed, compiled, resources_of
 
 HTTP: PathKey = ("spec", "http", 0)
-VALUE: PathKey = ("spec", "configPatches", 0, "patch", "value")
 SERVICE = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: ns}\n"
 RULE = SERVICE.replace("VirtualService", "DestinationRule")
 MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: ns}\n"

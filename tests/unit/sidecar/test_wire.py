@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool
 from gateway.sidecar import wire
 from gateway.sidecar.wire import build
 from mesh import descriptors
+from mesh.envoy_binary import envoy_path
 
 
 def _messages(messages: Any) -> list[Any]:
@@ -54,7 +55,7 @@ def test_message_agrees_with_envoy(ours: Any) -> None:
 
 
 def test_top_level_enums_agree_with_envoy() -> None:
-    pool = descriptors.envoy_pool(descriptors.envoy_binary())
+    pool = descriptors.envoy_pool(envoy_path())
     for name in wire.FILES:
         if name.startswith("google/protobuf/"):
             continue
@@ -65,7 +66,7 @@ def test_top_level_enums_agree_with_envoy() -> None:
 
 
 def test_methods_are_those_of_envoys_services() -> None:
-    pool = descriptors.envoy_pool(descriptors.envoy_binary())
+    pool = descriptors.envoy_pool(envoy_path())
     for path in (wire.AUTH_CHECK, wire.EXT_PROC_PROCESS, wire.STREAM_ACCESS_LOGS):
         service, method = path.strip("/").split("/")
         assert method in pool.FindServiceByName(service).methods_by_name
@@ -77,8 +78,8 @@ def test_default_pool_stays_free_of_our_messages() -> None:
 
 
 def test_every_embedded_file_resolves() -> None:
-    pool = descriptors.envoy_pool(descriptors.envoy_binary())
-    files = descriptors.embedded_files(descriptors.envoy_binary())
+    pool = descriptors.envoy_pool(envoy_path())
+    files = descriptors.embedded_files(envoy_path())
     assert len(files) > 400
     for name in files:
         pool.FindFileByName(name)
