@@ -4,9 +4,11 @@ the engine that had it."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.bookkeeper.reconcile_cases import draw_in
 from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.ledger import Draw
 from gateway.contract.clock import Clock
@@ -104,24 +106,47 @@ def resolution_of(entry: AccessEntry) -> Resolution | None:
     """
     record = entry.record
     if record is None:
-        # Without a decision nothing passes the gate; but the filter may have held before it was killed.
-        # A hold is named by its request.
-        undecided = entry.org and entry.request_id and not entry.upstream_host
-        if not undecided or 200 <= entry.code < 300:
-            return None
-        return Void(org=OrgId(entry.org), hold=HoldId(entry.request_id))
-    if not record.hold:
+        return _undecided(entry.org, entry.request_id, entry.upstream_host, entry.code)
+    ending = _ending(record.hold, entry.upstream_host, entry.code, entry.flags)
+    return ending(org=record.org, hold=record.hold, draw=_draw_of(record)) if ending else None
+
+
+def resolution_in(event: Event) -> Resolution | None:
+    """The same of an entry's event, for who did not see the entry. Its draw has the context that stands in
+    the event, as reconcile's."""
+    context = event.context or {}
+    upstream, code = context.get("upstream", ""), int(event.verdict or 0)
+    if "decision" not in context:
+        return _undecided(event.org, event.request_id, upstream, code)
+    ending = _ending(event.hold, upstream, code, context.get("flags", "").split(","))
+    if ending is None:
         return None
-    if entry.code >= 400:
-        if entry.upstream_host and not WE_ENDED.isdisjoint(entry.flags):
-            return SettleUnknown(org=record.org, hold=record.hold, draw=_draw_of(record))
-        return Void(org=record.org, hold=record.hold, draw=_draw_of(record))
-    gone = entry.code == 0 or not CLIENT_GONE.isdisjoint(entry.flags)
-    if not gone or 200 <= entry.code < 300:
+    try:
+        draw = draw_in(event)
+    except ValueError:
+        draw = None
+    return ending(org=OrgId(event.org), hold=HoldId(event.hold), draw=draw)
+
+
+def _undecided(org: str, request_id: str, upstream: str, code: int) -> Void | None:
+    # Without a decision nothing passes the gate; but the filter may have held before it was killed.
+    # A hold is named by its request.
+    if not org or not request_id or upstream or 200 <= code < 300:
         return None
-    if entry.upstream_host:
-        return SettleUnknown(org=record.org, hold=record.hold, draw=_draw_of(record))
-    return Void(org=record.org, hold=record.hold, draw=_draw_of(record))
+    return Void(org=OrgId(org), hold=HoldId(request_id))
+
+
+def _ending(
+    hold: str, upstream: str, code: int, flags: Iterable[str]
+) -> type[Void] | type[SettleUnknown] | None:
+    if not hold:
+        return None
+    if code >= 400:
+        return SettleUnknown if upstream and not WE_ENDED.isdisjoint(flags) else Void
+    gone = code == 0 or not CLIENT_GONE.isdisjoint(flags)
+    if not gone or 200 <= code < 300:
+        return None
+    return SettleUnknown if upstream else Void
 
 
 def _draw_of(record: AdmissionRecord) -> Draw | None:

@@ -12,24 +12,28 @@ from gateway.telemetry.metrics import counter
 
 EVENTS_MAX: Final = 20_000
 """About ten seconds of 2,000 requests a second, 30 MB: longer than a bookkeeper's disk stalls in service.
-A disk that is full longer loses access entries, never the ledger's events: those wait in the outbox."""
+What the books do not take goes to the spool (access_spool.py) long before; this bound is met where that
+cannot be written either, or is full. The ledger's events are never lost so: they wait in the outbox."""
 
 
 class Inbox:
-    """First in, first out. ``first`` looks, ``drop`` takes: what was not written stays."""
+    """First in, first out. ``first`` looks, ``pass_on`` takes: what was not written stays."""
 
     def __init__(self, events_max: int = EVENTS_MAX) -> None:
         """Empty."""
         self._events: deque[Event] = deque()
         self._max = events_max
+        self.passed = 0
+        """How many went on from here; the oldest that waits is number ``passed``, counted from 0."""
+        self.lost = 0
+        """How many found no room."""
         self._dropped = counter(names.EFFECTS_DROPPED, "Effects a full queue dropped", ["effect"])
         self._fail_open = counter(names.FAIL_OPEN, "Requests that went on without a hop", ["hop"])
 
     def offer(self, event: Event) -> bool:
         """Keep ``event`` if there is room; else count it as lost."""
         if len(self._events) >= self._max:
-            self._dropped.labels(effect="access").inc()
-            self._fail_open.labels(hop="events").inc()
+            self._lose(1)
             return False
         self._events.append(event)
         return True
@@ -38,10 +42,21 @@ class Inbox:
         """The oldest, at most ``count``; they stay."""
         return list(itertools.islice(self._events, count))
 
-    def drop(self, count: int) -> None:
-        """Forget the oldest ``count``: they are written."""
-        for _ in range(count):
+    def pass_on(self, until: int) -> None:
+        """Forget those before number ``until``: they are written. Some may have gone before."""
+        while self.passed < until and self._events:
             self._events.popleft()
+            self.passed += 1
+
+    def lose_all(self) -> None:
+        """Count what still waits as lost: nobody will write it."""
+        self._lose(len(self._events))
+        self.pass_on(self.passed + len(self._events))
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self._dropped.labels(effect="access").inc(count)
+        self._fail_open.labels(hop="events").inc(count)
 
     def __len__(self) -> int:
         """How many wait."""

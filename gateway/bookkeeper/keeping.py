@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from gateway.bookkeeper.access_queue import AccessQueue
 from gateway.bookkeeper.condition import Condition, wait
 from gateway.bookkeeper.heartbeat import EMPTIED_MEND
-from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.outbox_events import event_of
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
@@ -76,7 +76,7 @@ class Keeping:
         epochs: Epochs,
         outbox: Outbox,
         orgs: Callable[[], Sequence[OrgId]],
-        inbox: Inbox,
+        access: AccessQueue,
         *,
         directory: Path,
         region: RegionName,
@@ -89,13 +89,14 @@ class Keeping:
         """``orgs`` gives those with an outbox. ``notice`` is shown its events before they are written, some
         of them more than once. Opens nothing yet."""
         self._notice = notice
-        self._epochs, self._outbox, self._orgs, self._inbox = epochs, outbox, orgs, inbox
+        self._epochs, self._outbox, self._orgs, self._access = epochs, outbox, orgs, access
         self._directory, self._region = directory, region
         self._clock, self._log, self._limits, self._idle_s = clock, log, limits, idle_s
         self.founded = asyncio.Event()
         self._books: Books | None = None
         self._anchored: tuple[int, str] | None = None
         self._turn = 0
+        self._written = False
         self._books_condition = Condition("books", log)
         self._outbox_condition = Condition("outbox", log)
         self._sealed = counter(names.EVENTS_SEALED, "Events appended to segments", ["type"])
@@ -122,6 +123,7 @@ class Keeping:
 
     async def _guarded_round(self) -> bool:
         """One round, whatever happens in it; whether more may be waiting."""
+        self._written = False
         try:
             return await self._round()
         except BooksDamaged as error:
@@ -136,6 +138,8 @@ class Keeping:
             return False
         except Exception as error:  # noqa: BLE001  # a bug of ours must not end the sweep beside it
             self._books_condition.fails(type(error).__name__, event="books.failed", error=error)
+        finally:
+            self._access.away = not self._written
         await self._close()
         return False
 
@@ -165,6 +169,7 @@ class Keeping:
 
     async def _round(self) -> bool:
         books = await self._open()
+        access = await self._access.first(ROUND_MAX)
         batches, heard = await self._read()
         events = [
             event_of(self._region, org, entry, fields)
@@ -172,15 +177,16 @@ class Keeping:
             for entry, fields in entries
         ]
         self._notice(events)
-        access = self._inbox.first(ROUND_MAX)
-        self._count(await asyncio.to_thread(books.append, [*events, *access]))
-        self._inbox.drop(len(access))
+        self._count(await asyncio.to_thread(books.append, [*events, *access.events]))
+        self._written = True
+        await self._access.written(access)
         if await self._confirm(books, batches) and heard:
             self._outbox_condition.works()
         if await asyncio.to_thread(books.seal_if_due):
             self._log.info("books.sealed", count=books.count, head=books.head)
         self._books_condition.works()
-        return len(self._inbox) > 0 or any(len(entries) == READ_COUNT for entries in batches.values())
+        more_access = self._access.waiting and len(access.events) > 0
+        return more_access or any(len(entries) == READ_COUNT for entries in batches.values())
 
     async def _read(self) -> tuple[Batches, bool]:
         """What waits, a part of each org's, and whether the ledger answered. Orgs take turns in being

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.bookkeeper.aborting import Aborting
+from gateway.bookkeeper.access import resolution_in
+from gateway.bookkeeper.access_queue import AccessQueue
+from gateway.bookkeeper.access_spool import AccessSpool
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import Keeping, Outbox
@@ -19,12 +22,15 @@ from gateway.bookkeeper.witness import Witness
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.redis_outbox import RedisOutbox
 from gateway.config.environment import BadSetting, effective, load
-from gateway.contract.clock import SystemClock
+from gateway.contract.clock import Clock, SystemClock
 from gateway.contract.ids import RegionName, is_identifier
+from gateway.events.event import Event
 from gateway.sidecar import wire
 from gateway.sidecar.health import HealthBoard
 from gateway.sidecar.server import run, serve
+from gateway.telemetry import names
 from gateway.telemetry.log import logger, set_level
+from gateway.telemetry.metrics import child, counter
 
 DRAIN_S: Final = 0.5
 """Envoy's access log streams never end by themselves; this is twice its flush interval."""
@@ -42,6 +48,22 @@ def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger
         raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None
 
 
+def _access(settings: BookkeeperSettings, inbox: Inbox, resolving: Resolving, clock: Clock) -> AccessQueue:
+    spooled = counter(names.ACCESS_SPOOLED, "Access entries that the books did not take", ["result"])
+    spool = AccessSpool(
+        settings.access_spool,
+        RegionName(settings.region),
+        count=lambda result, entries: child(spooled, result).inc(entries),
+    )
+
+    def found(event: Event) -> None:
+        resolution = resolution_in(event)
+        if resolution is not None:
+            resolving.offer(resolution)
+
+    return AccessQueue(inbox, spool, clock, log, found=found)
+
+
 async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbox) -> None:
     """Serve until SIGTERM or SIGINT, then write down what has come. ``wrap_outbox`` is for drills, which put
     their crash points around what is read and confirmed. Raises BadSetting."""
@@ -53,18 +75,19 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
     ledger, outbox = _stores(settings, witness)
     heartbeat = Heartbeat(ledger, outbox, witness, log)
     aborting = Aborting(clock)
+    resolving = Resolving(ledger, log)
+    access = _access(settings, inbox, resolving, clock)
     keeping = Keeping(
         ledger,
         wrap_outbox(outbox),
         lambda: heartbeat.orgs,
-        inbox,
+        access,
         directory=settings.books_dir,
         region=region,
         clock=clock,
         log=log,
         notice=aborting.notice,
     )
-    resolving = Resolving(ledger, log)
     projecting = Projecting(Projection(settings.books_dir, region), log)
     reception = Reception(inbox, resolving, aborting, region, clock)
     health = HealthBoard()
@@ -77,6 +100,7 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
         tasks.create_task(resolving.run(stop))
         tasks.create_task(aborting.run(stop))
         tasks.create_task(projecting.run(stop))
+        tasks.create_task(access.run(stop))
         kept = tasks.create_task(keeping.run(stop))
         try:
             await serve(
@@ -90,6 +114,7 @@ async def main(*, wrap_outbox: Callable[[Outbox], Outbox] = lambda outbox: outbo
         finally:
             stop.set()
         await kept
+    await access.close()
     await ledger.aclose()
     await outbox.aclose()
 

@@ -5,7 +5,7 @@ Facts only, from events in the books' order. reconcile_decision.py says what fol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -180,12 +180,14 @@ def _access(event: Event) -> Access:
         at_ms=UnixMillis(event.at_ms),
         reached=reached,
         whole=reached and event.verdict.startswith("2") and not context.get("flags"),
-        draw=_draw(event, context),
+        draw=draw_in(event),
     )
 
 
-def _draw(event: Event, context: Mapping[str, str]) -> Draw | None:
-    """None without a lease, and where the entry does not say enough."""
+def draw_in(event: Event) -> Draw | None:
+    """What an access entry says of a hold out of a lease; None without a lease, and where it does not say
+    enough. Raises ValueError for what admit cannot have written."""
+    context = event.context or {}
     held = context.get("held", "")
     if not context.get("lease") or held.count(",") != 3:
         return None

@@ -12,7 +12,8 @@ from typing import Final
 import orjson
 
 from gateway.contract.clock import Clock, SystemClock
-from gateway.telemetry import crash
+from gateway.telemetry import crash, names
+from gateway.telemetry.metrics import counter
 
 NEVER: Final = frozenset(
     {"authorization", "token", "api_key", "secret", "prompt", "messages", "content", "body"}
@@ -48,8 +49,11 @@ class EventLog:
                 line[name] = value[:TEXT_CHARS_MAX] if isinstance(value, str) else value
             else:
                 line[name] = str(value)[:TEXT_CHARS_MAX]
-        sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+            sys.stdout.buffer.flush()
+        except OSError:  # a full disk must not end what still works without a log; some of it may come late
+            counter(names.LOG_LINES_LATE, "Log lines that could not be written when they were said").inc()
 
     def debug(self, event: str, **fields: object) -> None:
         """For a developer at work."""

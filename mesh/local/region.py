@@ -137,6 +137,7 @@ def _services(region: Region) -> list[Part]:
                 listen=at.socket("bookkeeper"),
                 ledger_url=ledger_url,
                 books_dir=at.books,
+                access_spool_dir=at.state / "spool" / "access",
             ),
             probe=GrpcHealth(socket=at.socket("bookkeeper")),
             after=("valkey-ledger",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -87,6 +88,12 @@ class Bookkeeper:
             self._process = subprocess.Popen(
                 command, env={**os.environ, **own, "PYTHONPATH": str(ROOT)}, stdout=output, stderr=output
             )
+
+    def files_at_most(self, octets: int) -> None:
+        """It cannot write a file beyond ``octets`` from now on (EFBIG, after half a line), as on a disk that
+        is full for the longest of its files alone."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (octets, resource.RLIM_INFINITY))
 
     async def serves(self) -> None:
         await until(lambda: serving(self.socket), "bookkeeper serving")

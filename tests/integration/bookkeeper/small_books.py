@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.bookkeeper.access_queue import AccessQueue
+from gateway.bookkeeper.access_spool import AccessSpool
 from gateway.bookkeeper.heartbeat import Heartbeat
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import Keeping
@@ -21,14 +23,15 @@ from gateway.telemetry.log import logger
 async def main() -> None:
     settings, clock, log = load(BookkeeperSettings), SystemClock(), logger("bookkeeper")
     ledger, outbox = RedisLedger.connect(settings.ledger_url), RedisOutbox.connect(settings.ledger_url)
+    region = RegionName(settings.region)
     heartbeat = Heartbeat(ledger, outbox, clock, log, beat_s=0.05)
     keeping = Keeping(
         ledger,
         outbox,
         lambda: heartbeat.orgs,
-        Inbox(),
+        AccessQueue(Inbox(), AccessSpool(settings.access_spool, region), clock, log),
         directory=settings.books_dir,
-        region=RegionName(settings.region),
+        region=region,
         clock=clock,
         log=log,
         limits=Limits(events=12),

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from gateway.bookkeeper import copying, replaying, verify
+from gateway.bookkeeper.access_queue import AccessQueue
+from gateway.bookkeeper.access_spool import AccessSpool
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import Keeping
 from gateway.bookkeeper.rebuilding import replay_books
@@ -46,11 +48,12 @@ class Kept:
         )
         self.outbox, self.store = RedisOutbox.connect(store.url), Restoring.connect(store.url)
         self.history = History(self.ledger, self.clock, ManualClock(), seed)
+        spool = AccessSpool(directory / "spool", LOCAL)
         self._keeping = Keeping(
             self.ledger,
             self.outbox,
             lambda: ORGS,
-            Inbox(),
+            AccessQueue(Inbox(), spool, self.clock, logger("test")),
             directory=self.books,
             region=LOCAL,
             clock=self.clock,

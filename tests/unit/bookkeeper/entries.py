@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from gateway.bookkeeper.access import AccessEntry
+from gateway.bookkeeper.access import AccessEntry, event_of
 from gateway.budget.admission import AdmissionRecord, Verdict
-from gateway.contract.ids import HoldId, KeyId, OrgId, RequestId
+from gateway.contract.ids import HoldId, KeyId, OrgId, RegionName, RequestId
+from gateway.events.event import Event
 from gateway.sidecar import wire
 
 ORG: Final = OrgId("acme")
@@ -52,6 +53,11 @@ def entry(**changes: Any) -> AccessEntry:
         record=record(),
     )
     return dataclasses.replace(made, **changes)
+
+
+def access(number: int) -> Event:
+    """The event of request ``number``."""
+    return event_of(entry(request_id=f"r-{number}"), RegionName("local"))
 
 
 def logged(

@@ -14,9 +14,11 @@ from gateway.bookkeeper.access import (
     SettleUnknown,
     Void,
     event_of,
+    resolution_in,
     resolution_of,
 )
 from gateway.bookkeeper.codec import FLAGS, read_message
+from gateway.budget.admission import AdmissionRecord
 from gateway.budget.measure import Amounts
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import HoldId, RegionName
@@ -86,6 +88,32 @@ def test_a_hold_of_a_filter_that_was_killed_before_its_decision_is_released(
     undecided = entry(code=code, flags=flags, upstream_host="", record=None)
     assert resolution_of(undecided) == VOID
     assert resolution_of(dataclasses.replace(undecided, org="")) is None
+
+
+@pytest.mark.parametrize("upstream", ["", "10.0.0.1:30000"])
+@pytest.mark.parametrize(
+    "admitted",
+    [
+        None,
+        record(),
+        record(hold=HoldId("")),
+        record(
+            lease=HoldId("l-1"),
+            lease_windows=("org|month|0",),
+            held=Amounts.of(5, 7),
+            event_context='{"key":"k1","model":"smollm2-135m"}',
+        ),
+        record(lease=HoldId("{")),
+    ],
+)
+def test_an_event_says_of_its_hold_what_its_entry_said(
+    upstream: str, admitted: AdmissionRecord | None
+) -> None:
+    """Who finds it after a crash has not seen the entry."""
+    codes, flags = (0, 200, 302, 404, 503, 504), ((), ("DC",), ("DC", "UT"), ("UC", "URX"))
+    for code, found, org in itertools.product(codes, flags, (ORG, "") if admitted is None else (ORG,)):
+        finished = entry(code=code, flags=found, upstream_host=upstream, record=admitted, org=org)
+        assert resolution_in(event_of(finished, LOCAL)) == resolution_of(finished)
 
 
 def test_the_event_of_an_entry() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.bookkeeper.access_queue import AccessQueue
+from gateway.bookkeeper.access_spool import AccessSpool
 from gateway.bookkeeper.inbox import Inbox
 from gateway.bookkeeper.keeping import READ_COUNT, Keeping
 from gateway.contract.clock import ManualClock
@@ -31,11 +33,12 @@ class Bench:
         self.keeping = self.made()
 
     def made(self) -> Keeping:
+        spool = AccessSpool(self.directory.with_name("spool"), REGION)
         return Keeping(
             self.outbox,
             self.outbox,
             lambda: [OrgId(org) for org in ("acme", "bolt")],
-            self.inbox,
+            AccessQueue(self.inbox, spool, ManualClock(), self.log),
             directory=self.directory,
             region=REGION,
             clock=ManualClock(),

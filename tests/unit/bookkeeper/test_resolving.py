@@ -180,5 +180,5 @@ async def test_what_does_not_fit_is_dropped_not_waited_for(reception: Reception,
     entries = [logged(admitted=record(), request_id=f"r-{n}") for n in range(9)]
     assert [answer async for answer in reception.stream({}, _stream(message(*entries)))] == [b""]
     assert len(inbox) == 3
-    inbox.drop(2)
+    inbox.pass_on(2)
     assert [event.request_id for event in inbox.first(9)] == ["r-2"]
