@@ -20,8 +20,6 @@ from gateway.events.event import Event, EventType
 
 CUT: Final = frozenset({"cut", "error", "limit", "stopped"})
 """``detail.ended`` of an answer that was not taken to its end: the engine may have gone on a little."""
-
-
 COMPLETE: Final = "complete"
 """``detail.ended`` of an answer whose end the tap saw."""
 SEEN_CUT: Final = "cut"

@@ -5,7 +5,7 @@ beyond what was charged (attempts that Envoy repeated, tokens for a client that 
 account, and told.
 
 A provisional charge is what the tap saw, or an estimate. Where all of the answer was delivered (the tap saw
-its end, or Envoy sent on all of it after it had given up the tap) the engine's record is what it cost, within
+its end, or Envoy sent on all of it after it had given the tap up) the engine's record is what it cost, within
 what was held. Elsewhere nobody knows how much of the record was delivered, but the tap saw all that it
 charged pass: the charge stays, and only what an estimate has above the record is taken back.
 """
@@ -185,13 +185,18 @@ def _judge(case: HoldCase, engines: EngineView, decided: Decisions, prices: Pric
         )
 
 
+def _sent_on(case: HoldCase, record: EngineRecord) -> bool:
+    """Whether all of an answer went on that its tap did not see to its end. Where the access entry was lost
+    the engine tells: one whose client leaves does not finish."""
+    return case.access.whole if case.access is not None else record.finished
+
+
 def _judge_provisional(case: HoldCase, engines: EngineView, decided: Decisions, prices: PriceTable) -> None:
     attempts = engines.attempts.get(case.request_id, ())
     if not attempts:
         decided.provisional += 1
         return
-    sent_on = case.ended == SEEN_CUT and case.access is not None and case.access.whole
-    whole = case.ended == COMPLETE or sent_on
+    whole = case.ended == COMPLETE or (case.ended == SEEN_CUT and _sent_on(case, attempts[-1]))
     most = case.held if whole else case.charged
     record = within(attempts[-1], most)
     tail = attempts[-1].tokens - record.tokens

@@ -26,6 +26,8 @@ DEADLINE_S: Final = 30.0
 EXPORTED: Final = "sglang-request-metrics-*.log"
 NOT_PRODUCED: Final = frozenset({"refused", "rejected", "scripted"})
 """Outcomes of the twin's attempts that were answered without a generation: they cost nothing."""
+FINISHED: Final = frozenset({"stop", "length"})
+"""Of an answer that came to its own end: outcomes of the twin, and SGLang's ``finish_reason.type``."""
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Of one exported line: beyond it a prompt was exported too, and the line is passed over."""
 
@@ -44,6 +46,8 @@ class EngineRecord:
     cached_tokens: Tokens
     over: bool
     """Nothing more will be produced."""
+    finished: bool = False
+    """It came to its own end: nobody left before, nor told the engine to stop."""
     started_ms: UnixMillis = UnixMillis(0)
     """0: not known."""
 
@@ -144,6 +148,7 @@ def _attempt(entry: Mapping[str, Any]) -> EngineRecord:
         completion_tokens=Tokens(int(entry["completion_tokens"]) * produced),
         cached_tokens=Tokens(int(entry["cached_tokens"]) * produced),
         over=entry["end_ms"] is not None,
+        finished=entry["outcome"] in FINISHED,
         started_ms=UnixMillis(int(entry["start_ms"])),
     )
 
@@ -152,7 +157,7 @@ def _exported(line: bytes) -> EngineRecord | None:
     try:
         fields = orjson.loads(line)
         rid, counts = fields["id"], [fields[name] for name in ("prompt_tokens", "completion_tokens")]
-        cached = fields.get("cached_tokens") or 0
+        cached, finish = fields.get("cached_tokens") or 0, fields.get("finish_reason")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if not isinstance(rid, str) or not all(type(count) is int and count >= 0 for count in (*counts, cached)):
@@ -163,5 +168,6 @@ def _exported(line: bytes) -> EngineRecord | None:
         completion_tokens=Tokens(counts[1]),
         cached_tokens=Tokens(cached),
         over=True,
+        finished=isinstance(finish, dict) and finish.get("type") in FINISHED,
         started_ms=UnixMillis(int((fields.get("request_received_ts") or 0) * 1000)),
     )

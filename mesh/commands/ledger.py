@@ -76,8 +76,8 @@ def _add_export(verbs: Commands) -> None:
 def _add_reconcile(verbs: Commands) -> None:
     reconcile = verbs.add_parser(
         "reconcile",
-        help="settle what was charged blindly, from the records of the engines",
-        description="Settle what was charged blindly, release what no engine had, return dead leases.",
+        help="settle what was not charged exactly, from the records of the engines",
+        description="Settle what was not charged exactly, release what no engine had, return dead leases.",
         epilog="example: tidegate ledger reconcile --engine-records /var/log/sglang",
     )
     state_option(reconcile)

@@ -40,13 +40,16 @@ class Told:
         return EngineView(attempts=attempts, complete=self.complete)
 
 
-def attempt(rid: str, prompt: int, completion: int, *, over: bool = True, at: int = NOW) -> EngineRecord:
+def attempt(
+    rid: str, prompt: int, completion: int, *, over: bool = True, finished: bool = False, at: int = NOW
+) -> EngineRecord:
     return EngineRecord(
         rid=rid,
         prompt_tokens=Tokens(prompt),
         completion_tokens=Tokens(completion),
         cached_tokens=Tokens(0),
         over=over,
+        finished=finished,
         started_ms=UnixMillis(at),
     )
 

@@ -38,6 +38,15 @@ async def test_an_export_of_sglang_is_read_and_proves_nothing_by_silence(tmp_pat
     assert not view.complete
     ((rid, (record,)),) = view.attempts.items()
     assert (rid, record.tokens, record.cached_tokens, record.over) == ("rid-1", 38, 3, True)
+    assert record.finished
+
+
+@pytest.mark.parametrize("finish", [{"type": "abort", "message": "gone"}, None, "stop"])
+async def test_an_answer_that_was_ended_did_not_finish(tmp_path: Path, finish: object) -> None:
+    line = orjson.dumps({**EXPORTED, "finish_reason": finish})
+    (tmp_path / "sglang-request-metrics-20261121_17.log").write_bytes(line + b"\n")
+    view = await ExportedRecords(tmp_path).read()
+    assert not view.attempts["rid-1"][0].finished
 
 
 async def test_no_directory_is_no_evidence(tmp_path: Path) -> None:

@@ -75,6 +75,22 @@ async def test_what_was_not_seen_to_pass_is_waste_where_the_answer_was_not_whole
     assert [(one["tokens"], one["why"]) for one in report.waste] == [(2, "tail")]
 
 
+async def test_an_engine_that_finished_tells_where_the_access_entry_was_lost() -> None:
+    world = await guessed("cut")
+    world.engine.records = [attempt("r", 8, 30, finished=True)]
+    report = await twice(world)
+    assert (report.corrected, await world.used_and_held()) == (1, (38, 0))
+
+
+async def test_an_engine_that_finished_does_not_outvote_the_access_log() -> None:
+    """The client left while the last of it was on its way."""
+    world = await guessed("cut")
+    world.log = [access("r", upstream=POD, flags="DC")]
+    world.engine.records = [attempt("r", 8, 30, finished=True)]
+    report = await twice(world)
+    assert (report.changed, report.provisional, report.waste_tokens) == (0, 1, 2)
+
+
 @pytest.mark.parametrize("ended", ["stopped", "error", "limit"])
 async def test_an_end_that_the_tap_made_is_no_whole_answer(ended: str) -> None:
     """Its access entry looks like one: the client got an error, or an end in the place of what followed."""
