@@ -156,7 +156,8 @@ async def test_a_slot_that_moved_is_followed(ledger: RedisLedger, nodes: Cluster
 
 async def test_who_took_over_from_a_silent_node_is_found_though_calls_give_up_before_the_driver() -> None:
     with cluster() as nodes:
-        ledger = RedisLedger.connect(nodes.url)
+        # As a worker's (ext_proc/worker_ledger.py): the driver would wait longer than the ledger does.
+        ledger = RedisLedger(None, route=route_to(nodes.url, timeout=PATIENT))
         await ledger.found_epoch(fresh=True)
         looking = connect_cluster(nodes.url, timeout=PATIENT)
         await looking.initialize()
