@@ -14,7 +14,7 @@ from gateway.budget.ledger import (
     Outcome,
 )
 from gateway.budget.measure import Measure
-from gateway.budget.window import Window, WindowKind
+from gateway.budget.window import Enforcement, Window, WindowKind
 from gateway.contract.ids import HoldId
 from tests.contract.budget.subjects import NOON, ORG, Subject, account, draw_of, lend, of, used, want
 
@@ -65,6 +65,17 @@ async def test_a_window_that_an_operator_added_may_be_one_more_than_a_policy_can
     assert len(lent.windows) == WINDOWS_MAX + 1
     assert await subject.ledger.draw(ORG, L, [draw_of(lent, "h")]) is LeaseState.LIVE
     assert (await subject.ledger.settle(ORG, H, used(30))).posted == used(30)
+
+
+async def test_a_leases_event_says_what_stands_above_soft_and_shadow_limits(subject: Subject) -> None:
+    soft = Window(kind=WindowKind.HOUR, limit=300, enforcement=Enforcement.SOFT)
+    shadow = Window(kind=WindowKind.DAY, limit=500, enforcement=Enforcement.SHADOW)
+    limited = of("org", Window(kind=WindowKind.MINUTE, limit=1000), soft, shadow)
+    first, second = [await subject.leased(lend(f"l{n}", limited, wanted=300)) for n in range(2)]
+    assert ([one.span for one in first.over], [one.span for one in second.over]) == ([], ["hour"])
+    entries = await subject.outbox()
+    assert [entry.get("d.soft_over") for entry in entries] == [None, "org|hour"]
+    assert [entry.get("d.shadow_over") for entry in entries] == [None, "org|day"]
 
 
 async def test_draws_become_holds_each_once(subject: Subject) -> None:
