@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ext_proc.background import OPTIONAL_MAX, Background
 from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable
 from ext_proc.measures import Measures
@@ -132,6 +134,9 @@ class Performer:
             await self._resolver.carry_out(deed)
         except LedgerUnavailable:
             self._unsettled.add(deed)
+        except asyncio.CancelledError:  # the drain's time is over
+            self._unsettled.add(deed)
+            raise
         else:
             self._room.released(deed.org)
 

@@ -199,10 +199,13 @@ class Conversation:
     async def _answer(self, question: Question) -> Answer:
         asking = self._asking = self._background.start("question", self._performer.ask(question))
         try:
-            return await asyncio.shield(asking)
-        finally:
-            if asking.done():
-                self._asking = None
+            answer = await asyncio.shield(asking)
+        except Exception:
+            self._asking = None
+            raise
+        # Not when this is cancelled, be the answer there already: nobody has taken it, ``_settle_up`` does.
+        self._asking = None
+        return answer
 
     def _leave(self) -> None:
         """The stream is over: tell the machine, and do what it owes without the stream's task."""

@@ -56,20 +56,25 @@ class Plan:
         return HoldId(self.request_id)
 
     def hold_request(self) -> HoldRequest:
-        """What to ask of the ledger. Raises ValueError for amounts no ledger can count."""
-        return HoldRequest(
-            hold=self.hold,
-            org=self.principal.org,
-            accounts=self.accounts,
-            fixed=self.prompt_bound,
-            choices=self.request.choices,
-            units_wanted=self.wanted,
-            units_min=self.units_min,
-            ttl=HOLD_TTL,
-            policy_version=self.policy_version,
-            price=self.model.prices.ledger_price() if self.costs else FREE,
-            context=self.context,
-        )
+        """What to ask of the ledger. Raises InvalidRequest for amounts no ledger can count."""
+        try:
+            return HoldRequest(
+                hold=self.hold,
+                org=self.principal.org,
+                accounts=self.accounts,
+                fixed=self.prompt_bound,
+                choices=self.request.choices,
+                units_wanted=self.wanted,
+                units_min=self.units_min,
+                ttl=HOLD_TTL,
+                policy_version=self.policy_version,
+                price=self.model.prices.ledger_price() if self.costs else FREE,
+                context=self.context,
+            )
+        except ValueError as error:
+            raise InvalidRequest(
+                "The request could use more tokens, or cost more, than can be counted. Lower n or max_tokens."
+            ) from error
 
     @property
     def costs(self) -> bool:

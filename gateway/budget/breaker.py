@@ -7,7 +7,8 @@ until it answers. No request is the probe: none would wait for it.
 
 A reserve whose answer did not come is in doubt: the store may still carry it out. The first void of such a
 hold is refused here, so that nobody waits for it, and whoever keeps what could not be delivered (the
-worker's spool) brings it again once the store answers. A reserve that was never sent has nothing to void.
+worker's spool) brings it again once the store answers. A reserve that was never sent has nothing to void, and
+a lease nothing to return: else an outage would leave a question of each second to be cleared up after it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ not, the probe that starts at once says so within milliseconds."""
 PROBE_EVERY_S: Final = 0.25
 """Four calls a second do not disturb a store that struggles; once it is back it is missed for no longer."""
 REMEMBERED_MAX: Final = 10_000
-"""Holds whose reserve failed, until their void comes, which is at once. One that was forgotten has its void
-tried as any other."""
+"""Holds whose reserve failed, until their void comes, which is at once, and leases until they are returned.
+One that was forgotten has its void tried as any other."""
 
 
 @dataclass(slots=True)
@@ -126,7 +127,9 @@ class BreakingLedger:
 
     async def lease(self, request: LeaseRequest) -> Leased | None:
         """See BudgetLedger."""
-        self._refuse_if_open()
+        if self._breaker.open:
+            _remember(self._not_asked, request.lease)
+            raise _unavailable()
         return await self._heard(self._inner.lease(request), self._decision)
 
     async def void(self, org: OrgId, hold: HoldId, *, reason: str, draw: Draw | None = None) -> Resolved:
@@ -178,6 +181,8 @@ class BreakingLedger:
 
     async def return_lease(self, org: OrgId, lease: HoldId, *, reconciled: bool = False) -> LeaseState:
         """See BudgetLedger."""
+        if _forgot(self._not_asked, lease):
+            return LeaseState.UNKNOWN
         self._refuse_if_open()
         return await self._heard(self._inner.return_lease(org, lease, reconciled=reconciled))
 

@@ -107,7 +107,7 @@ class LeasingLedger:
         wanted = request.amounts(request.units_wanted)
         pool.demand.add(wanted, now_s)
         granted = pool.draw(request, now_s)
-        if pool.wants(now_s):
+        if now_s >= self._away_until_s and pool.wants(now_s):
             pool.asking = True
             self._start(self._lease(pool, request.org, policy))
         if granted is None:

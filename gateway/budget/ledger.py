@@ -282,8 +282,8 @@ class Draw:
         check_version(self.policy_version)
         if not _HOLD.match(self.lease) or not _HOLD.match(self.hold):
             raise ValueError(f"draw: ids must match {_HOLD.pattern}")
-        if len(self.windows) > WINDOWS_MAX:
-            raise ValueError(f"draw: more than {WINDOWS_MAX} windows")
+        if len(self.windows) > WINDOWS_MAX + ACCOUNTS_MAX * OVERRIDES_MAX:
+            raise ValueError("draw: more windows than a lease can have")
 
 
 class LeaseState(StrEnum):

@@ -190,6 +190,14 @@ local function names_text(windows)
   return table.concat(names, ' ')
 end
 
+-- Which windows stand above a soft or a shadow limit, as an event's detail.
+local function over_detail(soft, shadow)
+  local detail = {}
+  if #soft > 0 then extend_list(detail, { 'd.soft_over', names_text(soft) }) end
+  if #shadow > 0 then extend_list(detail, { 'd.shadow_over', names_text(shadow) }) end
+  return detail
+end
+
 -- Fills in the standings of a grant: `tightest` (of tokens, in the form of version 1, which reads it), `more` (of
 -- the other measures), `over`; answers with the event's amounts and detail.
 local function stand(hold, windows)
@@ -205,7 +213,6 @@ local function stand(hold, windows)
   if best.tokens then detail = { 'a.remaining', int(best.tokens.left) } end
   local soft, shadow = over_limit(windows, 'soft'), over_limit(windows, 'shadow')
   hold.over = standings_text(soft)
-  if #soft > 0 then extend_list(detail, { 'd.soft_over', names_text(soft) }) end
-  if #shadow > 0 then extend_list(detail, { 'd.shadow_over', names_text(shadow) }) end
+  extend_list(detail, over_detail(soft, shadow))
   return detail
 end

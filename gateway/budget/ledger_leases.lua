@@ -9,11 +9,12 @@ local function remembered_lease(books, key, id)
   return lease
 end
 
--- A lease's event has its rest as held; `reason` of one that had expired.
-local function append_lease(books, kind, lease, reason)
+-- A lease's event has its rest as held; `reason` of one that had expired. `detail`: flat, with prefixes.
+local function append_lease(books, kind, lease, reason, detail)
   local more = {}
   add_amounts(more, 'held', lease.left)
   extend_list(more, { 'a.held_requests', int(lease.left.requests) })
+  extend_list(more, detail or {})
   append(books, 'lease.' .. kind, lease, kind, reason, lease.windows, more)
 end
 
@@ -135,7 +136,7 @@ local function lease(keys, args)
     int(left.requests), 'granted', books.now_text, 'expires', made.expires, 'version', made.version,
     unpack(made.context))
   redis.call('ZADD', books.prefix .. 'leases', made.expires, made.id)
-  append_lease(books, 'granted', made, '')
+  append_lease(books, 'granted', made, '', over_detail(over_limit(windows, 'soft'), over_limit(windows, 'shadow')))
   return leased_text(books, made, windows, conflict)
 end
 

@@ -259,7 +259,8 @@ class MemoryLedger:
             version=request.policy_version,
             context=dict(request.context),
         )
-        self._out.lease(request.org, request.lease, lease, outbox.LEASE_GRANTED, now)
+        after = books.placed(request.accounts, now)
+        self._out.lease(request.org, request.lease, lease, outbox.LEASE_GRANTED, now, after=after)
         return leased(books, request, lease, now, conflict=conflict)
 
     async def draw(self, org: OrgId, lease: HoldId, draws: Sequence[Draw]) -> LeaseState:

@@ -46,11 +46,9 @@ class MemoryOutbox:
         tight = tightest(after).get(Measure.TOKENS)
         if tight is not None:
             amounts["remaining"] = tight.remaining
-        detail = {
-            f"{enforcement.value}_over": " ".join(one.name for one in over(after, enforcement))
-            for enforcement in (Enforcement.SOFT, Enforcement.SHADOW)
-        }
-        self._of_hold(org, hold, outbox.HOLD_GRANTED, now, "granted", amounts=amounts, detail=detail)
+        self._of_hold(
+            org, hold, outbox.HOLD_GRANTED, now, "granted", amounts=amounts, detail=_over_detail(after)
+        )
 
     def resolved(
         self,
@@ -84,8 +82,10 @@ class MemoryOutbox:
         now: UnixMillis,
         *,
         was: LeaseState = LeaseState.LIVE,
+        after: Sequence[Placed] = (),
     ) -> None:
-        """``held``: what the lease holds, held until now, or held when it expired."""
+        """``held``: what the lease holds, held until now, or held when it expired. ``after``: the windows
+        with a lease that was granted on them."""
         self._add(
             kind,
             org,
@@ -97,6 +97,7 @@ class MemoryOutbox:
             accounts=" ".join(lease.windows),
             amounts=outbox.amounts("held", lease.rest) | {"held_requests": lease.requests},
             context=lease.context,
+            detail=_over_detail(after),
         )
 
     def adjusted(
@@ -195,6 +196,13 @@ class MemoryOutbox:
             outbox.DETAIL, {name: text for name, text in (detail or {}).items() if text}
         )
         self.entries.append(fields)
+
+
+def _over_detail(after: Sequence[Placed]) -> dict[str, str]:
+    return {
+        f"{enforcement.value}_over": " ".join(one.name for one in over(after, enforcement))
+        for enforcement in (Enforcement.SOFT, Enforcement.SHADOW)
+    }
 
 
 def _limit(placed: Sequence[Placed], name: tuple[Measure, str]) -> str:

@@ -30,8 +30,9 @@ expired add to used; corrected adds ``used* - was*``, or ``used* - held*``, to u
 context ``lease`` was funded by that lease, of which it is a part: held does not change, or, with
 ``lease_state`` ``expired``, goes from used to held. lease.granted, returned and expired move their amounts as
 holds do; returned with the reason ``reconciled`` takes them from used. Detail ``soft_over`` and
-``shadow_over`` of hold.granted: the windows that now stand above a soft or shadow limit. budget.adjusted
-``top_up`` adds the limit of its ``window`` to the credit of the window in ``accounts``, up to TOKENS_MAX.
+``shadow_over`` of hold.granted and lease.granted: the windows that now stand above a soft or shadow limit (of
+a draw its lease has said them). budget.adjusted ``top_up`` adds the limit of its ``window`` to the credit of
+the window in ``accounts``, up to TOKENS_MAX.
 
 The types are those of gateway/events/event.py (a test holds the two together).
 """

@@ -10,6 +10,8 @@ and workers should be stopped meanwhile. Valkey 9 moves slots as a whole (CLUSTE
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -17,7 +19,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import MovedError, RedisClusterException, TryAgainError
+from redis.exceptions import MovedError, RedisClusterException, RedisError, TryAgainError
 
 from gateway.budget.redis_connection import connect
 from gateway.budget.redis_keys import CLUSTER_ORGS_KEY, ORGS_KEY
@@ -81,7 +83,20 @@ def connect_cluster(url: str, *, timeout: Millis) -> Any:
 
 
 class _Cluster(redis.asyncio.RedisCluster):  # type: ignore[misc]  # the driver has no types
-    """Whatever it cannot do now is one of the driver's own errors: some it raises are not."""
+    """Whatever it cannot do now is one of the driver's own errors: some it raises are not. A node that is
+    silent is noticed, though whoever asked it has given up before the driver does."""
+
+    _looking: asyncio.Task[None] | None = None
+
+    def look_again(self, lost: str | None = None) -> None:
+        """Ask the other nodes who has which slots: a replica of ``lost`` may have taken over. Nobody waits
+        for it, because to ask may take longer than a call may."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(lost))
+
+    async def _look(self, lost: str | None) -> None:
+        with suppress(RedisError, RedisClusterException, OSError):  # the next call that fails looks again
+            await self.nodes_manager.initialize(last_failed_node_name=lost)
 
     async def initialize(self, *arguments: Any, **named: Any) -> Any:
         """See RedisCluster."""
@@ -96,6 +111,15 @@ class _Cluster(redis.asyncio.RedisCluster):  # type: ignore[misc]  # the driver 
             return await super().execute_command(*arguments, **named)
         except RedisClusterException as error:
             raise Disconnected(str(error)) from error
+        except asyncio.CancelledError:
+            self.look_again()
+            raise
+
+    async def aclose(self) -> None:
+        """See RedisCluster."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await super().aclose()
 
 
 class SingleRoute:
@@ -137,11 +161,10 @@ class ClusterRoute:
         self._timeout = timeout
         self._replicas = replicas
         self._lanes: dict[str, tuple[Lane, Any]] = {}
-        self._lost_one = False
 
     async def call(self, key: str, *command: Any, confirmed: bool = False) -> Any:
         """See Route."""
-        await self._discover()
+        await self.client.initialize()
         slot = self.client.keyslot(key)
         node = self.client.nodes_manager.get_node_from_slot(slot).name
         for _ in range(REDIRECTS_MAX):
@@ -150,17 +173,10 @@ class ClusterRoute:
             except MovedError as moved:
                 await self.client.nodes_manager.move_slot(moved)
                 node = f"{moved.host}:{moved.port}"
-            except (Disconnected, OSError):
-                self._lost_one = True
+            except (Disconnected, OSError, asyncio.CancelledError):
+                self.client.look_again(node)
                 raise
         raise TryAgainError("the slot moves faster than it can be followed")
-
-    async def _discover(self) -> None:
-        """Ask who has which slots: at first, and after a node was lost, whose replica may have taken over."""
-        await self.client.initialize()
-        if self._lost_one:
-            await self.client.nodes_manager.initialize()
-            self._lost_one = False
 
     def _lane(self, node: str) -> Lane:
         """``node``: ``host:port``. A lane to a node that has left stays closed and empty."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from gateway.budget.ledger import OVERRIDES_MAX, WINDOWS_MAX
+from gateway.budget.ledger import ACCOUNTS_MAX, OVERRIDES_MAX, WINDOWS_MAX
 from gateway.budget.redis_connection import within
 from gateway.budget.redis_keys import EPOCH_KEY, is_fenced, new_epoch, org_key, term_of
 from gateway.budget.redis_library import zone_text
@@ -27,7 +27,7 @@ from gateway.contract.units import Millis
 EPOCH_AGAIN_S: Final = 1.0
 """How often a process whose epoch did not fit asks for the one in force: a closed ledger must not
 also be a busy one."""
-_ZONES_MAX: Final = WINDOWS_MAX + OVERRIDES_MAX
+_ZONES_MAX: Final = WINDOWS_MAX + ACCOUNTS_MAX * OVERRIDES_MAX
 """Zones that one call can find untold: each of its windows may have one."""
 _PREFIX: Final = "tg2_"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -150,6 +152,42 @@ async def test_a_slot_that_moved_is_followed(ledger: RedisLedger, nodes: Cluster
     moved = await ledger.reserve(want("i", org=org, units=1000))
     assert isinstance(moved, Granted)
     assert moved.units == 700
+
+
+async def test_who_took_over_from_a_silent_node_is_found_though_calls_give_up_before_the_driver() -> None:
+    with cluster() as nodes:
+        # As a worker's (ext_proc/worker_ledger.py): the driver would wait longer than the ledger does.
+        ledger = RedisLedger(None, route=route_to(nodes.url, timeout=PATIENT))
+        await ledger.found_epoch(fresh=True)
+        looking = connect_cluster(nodes.url, timeout=PATIENT)
+        await looking.initialize()
+        org = next(org for org in ORGS if shard(looking, org_key(org, "meta")) != shard(looking, EPOCH_KEY))
+        assert isinstance(await ledger.reserve(want("h", org=org)), Granted)
+        slot, owner = looking.keyslot(org_key(org, "meta")), shard(looking, org_key(org, "meta"))
+        silent = next(node for node in nodes.nodes if owner.endswith(f":{node.port}"))
+        heir, other = (node for node in nodes.nodes if node is not silent)
+        name = heir.command("CLUSTER", "MYID").split("\r\n")[1]
+        silent.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(want("i", org=org))
+        for node in (heir, other):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+        async with asyncio.timeout(20):
+            while not await _is_emptied(ledger, org):
+                pass
+        await looking.aclose()
+        await ledger.aclose()
+
+
+async def _is_emptied(ledger: RedisLedger, org: OrgId) -> bool:
+    """Whether the call came to a store, which has not got the org's books."""
+    try:
+        await ledger.reserve(want("j", org=org))
+    except LedgerEmptied:
+        return True
+    except LedgerUnavailable:
+        return False
+    raise AssertionError("the heir has no books")
 
 
 async def test_books_come_back_to_a_cluster(ledger: RedisLedger, nodes: Cluster, client: Any) -> None:

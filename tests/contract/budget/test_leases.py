@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.budget.ledger import LEASE_GRACE, RECALL_FOR, LeaseState, Outcome
+from gateway.budget.ledger import (
+    LEASE_GRACE,
+    RECALL_FOR,
+    WINDOWS_MAX,
+    Adjustment,
+    AdjustmentKind,
+    LeaseState,
+    Outcome,
+)
 from gateway.budget.measure import Measure
-from gateway.budget.window import Window, WindowKind
+from gateway.budget.window import Enforcement, Window, WindowKind
 from gateway.contract.ids import HoldId
 from tests.contract.budget.subjects import NOON, ORG, Subject, account, draw_of, lend, of, used, want
 
@@ -43,6 +51,31 @@ async def test_the_same_id_is_the_same_lease(subject: Subject) -> None:
     again = await subject.leased(lend("l", wanted=7))
     assert (again.amounts, again.windows) == (first.amounts, first.windows)
     assert await counted(subject) == (0, 400)
+
+
+async def test_a_window_that_an_operator_added_may_be_one_more_than_a_policy_can_have(
+    subject: Subject,
+) -> None:
+    rolling = [Window(kind=WindowKind.ROLLING, limit=1000, seconds=60 + n) for n in range(WINDOWS_MAX + 1)]
+    added = Adjustment(
+        id=HoldId("a"), kind=AdjustmentKind.SET, account=of("org", rolling.pop()), actor="root", reason="test"
+    )
+    await subject.ledger.adjust(ORG, added)
+    lent = await subject.leased(lend("l", of("org", *rolling)))
+    assert len(lent.windows) == WINDOWS_MAX + 1
+    assert await subject.ledger.draw(ORG, L, [draw_of(lent, "h")]) is LeaseState.LIVE
+    assert (await subject.ledger.settle(ORG, H, used(30))).posted == used(30)
+
+
+async def test_a_leases_event_says_what_stands_above_soft_and_shadow_limits(subject: Subject) -> None:
+    soft = Window(kind=WindowKind.HOUR, limit=300, enforcement=Enforcement.SOFT)
+    shadow = Window(kind=WindowKind.DAY, limit=500, enforcement=Enforcement.SHADOW)
+    limited = of("org", Window(kind=WindowKind.MINUTE, limit=1000), soft, shadow)
+    first, second = [await subject.leased(lend(f"l{n}", limited, wanted=300)) for n in range(2)]
+    assert ([one.span for one in first.over], [one.span for one in second.over]) == ([], ["hour"])
+    entries = await subject.outbox()
+    assert [entry.get("d.soft_over") for entry in entries] == [None, "org|hour"]
+    assert [entry.get("d.shadow_over") for entry in entries] == [None, "org|day"]
 
 
 async def test_draws_become_holds_each_once(subject: Subject) -> None:

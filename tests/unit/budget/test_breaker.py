@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.budget.breaker import FAILURES_MAX, BreakingLedger
+from gateway.budget.leasing_ledger import LeasingLedger
 from gateway.budget.ledger import Granted, Outcome
 from gateway.budget.store_time import ROUNDS, store_time
-from gateway.contract.clock import SystemClock
+from gateway.contract.clock import ManualClock, SystemClock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId
 from gateway.contract.units import Millis
-from tests.unit.budget.leasing import ORG, Store, accounts, hold_request
+from tests.unit.budget.leasing import LEASES, ORG, Store, accounts, hold_request
 
 ROOM = accounts(1_000)
 
@@ -118,6 +119,28 @@ async def test_a_reserve_in_doubt_is_voided_later_and_one_never_sent_not_at_all(
     await heard.closed.wait()
     resolved = await ledger.void(ORG, HoldId("frozen-0"), reason="undecided")
     assert resolved.outcome is Outcome.UNKNOWN
+
+
+async def test_a_long_outage_leaves_no_leases_to_be_cleared_up(
+    breaking: tuple[BreakingLedger, Store, Heard],
+) -> None:
+    ledger, store, heard = breaking
+    await opened(ledger, store)
+    clock = ManualClock()
+    worker = LeasingLedger(ledger, clock, lambda: LEASES)
+    for number in range(200):
+        with pytest.raises(LedgerUnavailable):
+            await worker.reserve(hold_request(f"h{number}", ROOM))
+        await asyncio.sleep(0)
+        clock.advance_ms(50)
+    store.calls.clear()
+    assert store.gate is not None
+    store.gate.set()
+    await heard.closed.wait()
+    clock.advance_ms(1000)
+    await worker.tend()
+    assert "return" not in store.calls
+    await worker.leave()
 
 
 async def test_the_first_call_goes_alone_and_one_failure_of_it_is_enough() -> None:

@@ -74,6 +74,15 @@ async def test_what_the_ledger_does_not_take_is_given_to_who_keeps_it_once() -> 
     assert len(kept.deeds) == 2
 
 
+async def test_what_the_drain_cuts_off_is_given_to_who_keeps_it() -> None:
+    filters, kept = Filters(), Kept()
+    filters.ledger.go.clear()
+    filters.background.start("resolve", performer(filters, kept).resolve(SETTLE))
+    await filters.ledger.asked.wait()
+    assert await filters.background.drain(0) == 1
+    assert kept.deeds == [SETTLE]
+
+
 async def test_a_settle_brings_the_draw_of_its_lease() -> None:
     filters = Filters()
     _, request = admitted()

@@ -21,7 +21,7 @@ from gateway.contract.principal import Principal
 from gateway.contract.units import MicroUsd, Tokens
 from gateway.keys.pseudonym import user_pseudonym
 from gateway.models.catalogue import Prices, catalogue_of
-from gateway.openai.terms import Endpoint
+from gateway.openai.terms import Capabilities, Endpoint
 from tests.unit.ext_proc.asked import (
     CATALOGUE,
     GONE,
@@ -232,3 +232,19 @@ def test_every_input_of_a_batch_is_held() -> None:
         return request.fixed
 
     assert fixed("one", "two", "three") == fixed("one") + fixed("two") + fixed("three")
+
+
+def test_what_no_ledger_can_count_is_the_clients_mistake_and_no_fault_of_ours() -> None:
+    huge = model(
+        "chat",
+        Endpoint.CHAT,
+        context_tokens=2**22,
+        max_completion_tokens=2**20,
+        capabilities=Capabilities(n_max=128, batch_max=1),
+        prices=Prices(completion=MicroUsd(75_000_000)),
+    )
+    machine = Admit(replace(RULES, catalogue=catalogue_of((huge,))))
+    machine.receive(headers())
+    reply = only(ReplyNow, machine.receive(body(n=128, max_tokens=2**20, temperature=1)))
+    assert (reply.status, shown_error(reply)["code"]) == (400, "invalid_request")
+    assert "max_tokens" in shown_error(reply)["message"]

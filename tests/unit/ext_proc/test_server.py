@@ -63,6 +63,28 @@ async def test_a_peer_that_goes_while_the_ledger_works_holds_nothing(filters: Fi
     assert await filters.ledger.counts() == (0, 0)
 
 
+@pytest.mark.parametrize("rounds", range(12))
+async def test_a_peer_that_goes_as_the_answer_comes_holds_nothing(filters: Filters, rounds: int) -> None:
+    filters.ledger.go.clear()
+    told = 0
+
+    async def listen() -> None:
+        nonlocal told
+        messages = given(request_headers(), request_body(temperature=1))
+        async for _ in filters.filters.process({"tidegate-filter": "admit"}, messages):
+            told += 1
+
+    task = asyncio.create_task(listen())
+    await filters.ledger.asked.wait()
+    filters.ledger.go.set()
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert await filters.background.drain(1) == 0
+    assert filters.ledger.kinds() == (["hold.granted"] if told == 2 else ["hold.granted", "hold.voided"])
+
+
 async def test_a_settle_outlives_its_stream(filters: Filters) -> None:
     await filters.hold()
     filters.ledger.go.clear()
