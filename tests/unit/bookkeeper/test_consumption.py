@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -103,15 +104,29 @@ def test_what_each_event_counts(event: Event, sums: Sums | None) -> None:
     found = consumption_of(event)
     assert (found.sums if found else None) == sums
     if found:
+        of_lease = event.type is EventType.HOLD_GRANTED
         assert found.groups == {
             "org": "acme",
-            "team": "t1",
+            "team": "" if of_lease else "t1",
             "user": "",
-            "key": "k1",
-            "model": "m",
+            "key": "" if of_lease else "k1",
+            "model": "" if of_lease else "m",
             "workflow": "",
             "day": "2027-01-15",
         }
+
+
+def test_a_key_is_charged_for_what_it_drew_late_and_no_less() -> None:
+    """The lease died with its worker and was charged whole; then a request out of it is heard of."""
+    lease = replace(an_event(EventType.LEASE_EXPIRED, amounts={"held": 1000}), context=None)
+    draw = an_event(EventType.HOLD_GRANTED, amounts={"held": 110}, lease_state="expired")
+    settled = an_event(EventType.HOLD_SETTLED, amounts=HELD | USED)
+    totals = Totals(["key"])
+    for event in (lease, draw, settled):
+        consumed = consumption_of(event)
+        assert consumed is not None
+        totals.add(consumed.groups, consumed.sums)
+    assert [(row.group["key"], row.sums.tokens) for row in totals.rows()] == [("", 890), ("k1", 60)]
 
 
 def test_groups_are_checked_and_sorted() -> None:
