@@ -28,6 +28,7 @@ from typing import Final
 
 import orjson
 
+from gateway.bookkeeper.arguments import Parser
 from gateway.bookkeeper.reconcile_decision import PriceTable
 from gateway.bookkeeper.reconcile_engines import (
     EngineRecords,
@@ -80,7 +81,7 @@ def _mark_before(directory: Path, region: RegionName, since_ms: int) -> Mark | N
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate ledger reconcile",
         description="Settle what was charged blindly, release what no engine had, return dead leases.",
         epilog="example: python -m gateway.bookkeeper.reconcile --books .tidegate/books "
@@ -162,7 +163,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
     arguments = _arguments(argv)
     if not segments_of(arguments.books):
-        print(f"{arguments.books}: no books; start the gateway once, or name them with --books")
+        where = f"{arguments.books}: no books"
+        print(f"{where}; start the gateway once, or name them with --books", file=sys.stderr)
         return NOTHING
     try:
         report = asyncio.run(_run(arguments, SystemClock()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -229,7 +230,41 @@ async def test_exports_have_the_sums_of_the_segments(
     segments_of(books)[1][1].unlink()
     out.unlink()
     assert export.main([*asked, "--format", "csv"]) == export.BROKEN and not out.exists()
-    assert "ledger verify" in capsys.readouterr().out
+    assert "ledger verify" in capsys.readouterr().err
+
+
+async def test_days_that_are_not_kept_whole_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books, out = tmp_path / "books", tmp_path / "usage"
+    await written(books)
+    store = ObjectStore((tmp_path / "kept").as_uri())
+    copies = tmp_path / "copies"
+    shutil.copytree(books, copies)
+    archive(books, LOCAL, store, now=UnixMillis(2_000_000_000_000), keep_days=1)
+    asked = ["--by", "org", "--format", "csv", "--out", str(out)]
+    assert export.main(["--books", str(books), *asked]) == export.BROKEN and not out.exists()
+    whole = export.first_whole_day(books, LOCAL)
+    assert whole and f"the first whole day here is {whole}" in capsys.readouterr().err
+    assert export.main(["--books", str(books), *asked, "--from", whole]) == export.WRITTEN
+    assert export.main(["--books", str(copies), *asked]) == export.WRITTEN
+    segments_of(books)[-1][1].unlink()
+    assert export.main(["--books", str(books), *asked]) == export.BROKEN
+    assert "none is kept" in capsys.readouterr().err
+
+
+async def test_the_file_is_written_beside_nothing_of_others(tmp_path: Path) -> None:
+    await written(tmp_path / "books", steps=20)
+    asked = ["--books", str(tmp_path / "books"), "--by", "org", "--format", "csv", "--out"]
+    (tmp_path / "usage.new").write_text("somebody's")
+    assert export.main([*asked, str(tmp_path / "usage")]) == export.WRITTEN
+    assert (tmp_path / "usage.new").read_text() == "somebody's"
+    (tmp_path / "link").symlink_to(tmp_path / "usage")
+    for wrong in ("", str(tmp_path), str(tmp_path / "link")):
+        with pytest.raises(SystemExit):
+            export.main([*asked, wrong])
+    assert export.main([*asked, str(tmp_path / "none" / "usage")]) == export.BROKEN
+    assert {path.name for path in tmp_path.iterdir()} == {"books", "link", "usage", "usage.new"}
 
 
 @pytest.mark.parametrize(
