@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.contract.ids import RegionName
+from gateway.events.base import sync_directory
 from gateway.events.chain import LINE_BYTES_MAX
 from gateway.events.codec import NotAnEvent, decode, encode
 from gateway.events.event import Event, EventType
@@ -255,7 +256,7 @@ class AccessSpool:
         self._files.append(path)
         self._writer = writer
         try:
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         except OSError:
             self._abandon(writer)
             raise
@@ -284,7 +285,7 @@ class AccessSpool:
         else:
             left.path.unlink(missing_ok=True)
         # Durable before the next file is written: its ids are known only for a while.
-        _sync_directory(left.path.parent)
+        sync_directory(left.path.parent)
         self._files.popleft()
         self._delivered = None
         self._count("delivered", len(left.events))
@@ -295,11 +296,3 @@ def _write_all(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

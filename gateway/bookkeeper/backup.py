@@ -43,6 +43,8 @@ class BackedUp:
 def backup(directory: Path, region: RegionName, store: ObjectStore) -> BackedUp:
     """Copy the books. Every record is checked on the way: damaged books are not backed up as if they were
     whole. Raises BooksDamaged, BadBase, BadBackup, OSError."""
+    if store.is_at(directory):
+        raise BadBackup("the books themselves stand there: give the backup a directory of its own")
     if store.size(LIST) is not None:
         raise BadBackup("there is a backup already: give each a directory of its own")
     for _ in Reader(directory, region):
@@ -78,7 +80,8 @@ def restore(directory: Path, region: RegionName, store: ObjectStore) -> Report:
         raise BadBackup(f"{directory} holds books: a backup goes into an empty directory")
     fields = _listed(store, region)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    names = sorted(fields["files"])
+    # The first segment and the base last: of a restore that broke off, nobody takes what is there for books.
+    names = sorted(fields["files"], reverse=True)
     for name in [*(one for one in names if one != BASE), *(one for one in names if one == BASE)]:
         listed, data = fields["files"][name], store.read(name)
         if data is None or hashlib.sha256(data).hexdigest() != listed["sha256"]:

@@ -75,7 +75,9 @@ def consumption_of(event: Event) -> Consumption | None:
     else:
         return None
     context = event.context or {}
-    groups = {name: context.get(name, "") for name in GROUPS}
+    # A late draw takes back what its lease was charged, where that stands: a lease is of no key or model.
+    of_lease = event.type is EventType.HOLD_GRANTED
+    groups = {name: "" if of_lease else context.get(name, "") for name in GROUPS}
     return Consumption(
         at_ms=event.at_ms, groups={**groups, "org": event.org, DAY: day_of(event.at_ms)}, sums=sums
     )

@@ -19,6 +19,7 @@ from typing import Final
 import orjson
 
 from gateway.bookkeeper.archive import ArchiveBusy, ArchiveDiffers, archive
+from gateway.bookkeeper.arguments import Parser
 from gateway.bookkeeper.backup import BadBackup, backup, restore
 from gateway.bookkeeper.checkpoint import BadCheckpoint
 from gateway.bookkeeper.object_store import BadStoreUrl, ObjectStore
@@ -111,18 +112,17 @@ def perform(verb: str, books: Path, region: RegionName, arguments: argparse.Name
     try:
         fields, line = VERBS[verb][0](books, region, arguments, clock)
     except BadStoreUrl as error:
-        print(error)
+        print(error, file=sys.stderr)
         return NOTHING
     except (BooksDamaged, BadBase, BadCheckpoint) as error:
-        print(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place")
+        print(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place", file=sys.stderr)
         return FAILED
     except (ArchiveDiffers, ArchiveBusy, BadBackup) as error:
-        print(error)
+        print(error, file=sys.stderr)
         return FAILED
     except OSError as error:
-        print(
-            f"{error.strerror or error}: {error.filename or 'the store'}; look at the URL and the credentials"
-        )
+        what = f"{error.strerror or error}: {error.filename or 'the store'}"
+        print(f"{what}; look at the URL and the credentials", file=sys.stderr)
         return FAILED
     print(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode() if arguments.json else line)
     return DONE
@@ -130,8 +130,8 @@ def perform(verb: str, books: Path, region: RegionName, arguments: argparse.Name
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tidegate ledger", description="Copies of the books, at a URL.")
-    verbs = parser.add_subparsers(required=True, dest="verb", metavar="VERB")
+    parser = Parser(prog="tidegate ledger", description="Copies of the books, at a URL.")
+    verbs = parser.add_subparsers(required=True, dest="verb", metavar="VERB", parser_class=Parser)
     for name, (_, options) in VERBS.items():
         verb = verbs.add_parser(name, description=f"{name.capitalize()} the books.")
         verb.add_argument(
@@ -141,7 +141,8 @@ def main(argv: Sequence[str]) -> int:
         options(verb)
     arguments = parser.parse_args(argv)
     if arguments.verb != "restore" and not arguments.books.is_dir():
-        print(f"{arguments.books}: no such directory; start the gateway once, or name it with --books")
+        where = f"{arguments.books}: no such directory"
+        print(f"{where}; start the gateway once, or name it with --books", file=sys.stderr)
         return NOTHING
     return perform(arguments.verb, arguments.books, RegionName(arguments.region), arguments, SystemClock())
 

@@ -2,8 +2,10 @@
 
     python -m gateway.bookkeeper.export --books DIR --format csv --by org,model,day --out usage.csv
 
-Every record is checked on the way: figures come from books that are what was written, or not at all. Exit
-code 0: written. 1: the books are damaged. 2: there is nothing to export, or the question makes no sense.
+Every record is checked on the way: figures come from books that are what was written, or not at all. Days of
+which segments were archived and removed are refused: their sums would be too small. Exit code 0: written. 1:
+the books are damaged, have not all that was asked for, or the file cannot be written. 2: there is nothing to
+export, or the question makes no sense.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from typing import Final
 
 import orjson
 
-from gateway.bookkeeper.consumption import GROUPS, MEASURES, Totals, UsageRow, consumption_of
+from gateway.bookkeeper.arguments import Parser
+from gateway.bookkeeper.consumption import GROUPS, MEASURES, Totals, UsageRow, consumption_of, day_of
 from gateway.budget.calendar import DAY_MS
 from gateway.contract.ids import RegionName
 from gateway.contract.units import TOKENS_MAX
-from gateway.events.base import BadBase, replace_durably
+from gateway.events.base import BadBase, read_base, replace_durably
 from gateway.events.reading import Reader
 from gateway.events.recovery import BooksDamaged
 
@@ -41,6 +44,15 @@ def sums(
         if consumed is not None and since_ms <= consumed.at_ms < until_ms:
             totals.add(consumed.groups, consumed.sums)
     return totals.rows()
+
+
+def first_whole_day(directory: Path, region: RegionName) -> str | None:
+    """The first day of which no segment was archived and removed: empty where none was, None where all were.
+    Raises BadBase, BooksDamaged, OSError."""
+    if not read_base(directory, region).count:
+        return ""
+    kept = Reader(directory, region).read(1)
+    return day_of(kept[0].event.at_ms + DAY_MS) if kept else None
 
 
 def as_csv(rows: Iterable[UsageRow], by: Sequence[str]) -> bytes:
@@ -84,13 +96,22 @@ def day_start_ms(text: str) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
 
 
+def file_of(text: str) -> Path:
+    """One that is there as a file, or not yet: the file would take the place of a link (as /dev/stdout is) or
+    of a device. Raises ArgumentTypeError."""
+    path = Path(text)
+    if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"name a file, got {text!r}")
+    return path
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the export itself, without where the books are."""
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--by", type=groups_of, required=True, metavar="NAME,...", help=", ".join(GROUPS))
     parser.add_argument("--from", dest="since", type=day_start_ms, metavar="DAY", help="first day (UTC)")
     parser.add_argument("--to", dest="until", type=day_start_ms, metavar="DAY", help="last day (UTC)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced if it is there")
+    parser.add_argument("--out", type=file_of, required=True, metavar="FILE", help="replaced if it is there")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
 
 
@@ -100,19 +121,28 @@ def export(books: Path, region: RegionName, arguments: argparse.Namespace) -> in
     since = 0 if arguments.since is None else arguments.since
     until = TOKENS_MAX if arguments.until is None else arguments.until + DAY_MS
     if until <= since:
-        print("--to lies before --from: give the first day with --from and the last with --to")
-        return NOTHING
+        line = "--to lies before --from: give the first day with --from and the last with --to"
+        return _refused(line, code=NOTHING)
     if not books.is_dir():
-        print(f"{books}: no such directory; start the gateway once, or name it with --books")
-        return NOTHING
+        where = f"{books}: no such directory"
+        return _refused(f"{where}; start the gateway once, or name it with --books", code=NOTHING)
     try:
+        whole = first_whole_day(books, region)
+        if whole is None or (whole and since < day_start_ms(whole)):
+            kept = "none is kept here" if whole is None else f"the first whole day here is {whole}"
+            return _refused(
+                f"segments of these days were archived and removed, {kept}: say --from, or export from a "
+                "copy of the archive with 'python -m gateway.bookkeeper.export --books DIR'"
+            )
         reader = Reader(books, region)
         rows = sums(reader, by, since_ms=since, until_ms=until)
     except (BooksDamaged, BadBase) as error:
-        print(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place")
-        return BROKEN
+        return _refused(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place")
     data = as_csv(rows, by) if arguments.format == "csv" else as_parquet(rows, by)
-    replace_durably(arguments.out, data, mode=0o600)
+    try:
+        replace_durably(arguments.out, data, mode=0o600)
+    except OSError as error:
+        return _refused(f"{arguments.out}: {error.strerror or error}; name another file with --out")
     if arguments.json:
         fields = {"file": str(arguments.out), "rows": len(rows), "bytes": len(data), "head": reader.mark.hash}
         print(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode())
@@ -123,11 +153,15 @@ def export(books: Path, region: RegionName, arguments: argparse.Namespace) -> in
     return WRITTEN
 
 
+def _refused(line: str, *, code: int = BROKEN) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate ledger export",
-        usage="%(prog)s --books DIR --format csv|parquet --by NAME,... --out FILE",
         description="Sum up what was consumed, from the event segments, into a CSV or Parquet file.",
         epilog="example: tidegate ledger export --format csv --by org,model,day --out usage.csv",
     )

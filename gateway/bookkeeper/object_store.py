@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from gateway.events.base import replace_durably
 
 SCHEMES: Final = ("file", "s3", "gs", "gcs")
 
@@ -35,6 +38,11 @@ class ObjectStore:
             raise BadStoreUrl(f"{url!r}: {error}") from None
         self._local = parts.scheme == "file"
 
+    def is_at(self, directory: Path) -> bool:
+        """Whether it is ``directory`` on this machine."""
+        here = Path(self._root)
+        return self._local and here.exists() and directory.exists() and here.samefile(directory)
+
     def read(self, name: str) -> bytes | None:
         """None where there is no such object."""
         try:
@@ -52,13 +60,13 @@ class ObjectStore:
         """Whole or not at all: object stores show an object when it is complete, a directory gets it by its
         last name only then."""
         path = self._path(name)
-        if self._local:
-            self._files.create_dir(path.rpartition("/")[0], recursive=True)
-        written = path + ".part" if self._local else path
-        with self._files.open_output_stream(written) as sink:
+        if self._local:  # on the disk before anybody removes the original, and no more public than that
+            file = Path(path)
+            file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            replace_durably(file, data)
+            return
+        with self._files.open_output_stream(path) as sink:
             sink.write(data)
-        if self._local:
-            self._files.move(written, path)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

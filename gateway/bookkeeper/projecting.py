@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from gateway.bookkeeper.condition import Condition, wait
-from gateway.bookkeeper.projection import Projection
+from gateway.bookkeeper.projection import Projection, ProjectionBusy
 from gateway.events.base import BadBase
 from gateway.events.recovery import BooksDamaged
 from gateway.telemetry.log import EventLog
@@ -40,8 +40,16 @@ class Projecting:
             self._anew = False
         except (BooksDamaged, BadBase) as error:
             self._condition.fails(str(error), event="projection.books_damaged")
+        except ProjectionBusy as error:
+            self._condition.fails(str(error))
         except Exception as error:  # noqa: BLE001  # LanceDB's errors are many, and the books must go on
             self._condition.fails(type(error).__name__)
-            self._anew = True
+            self._anew = await self._is_damaged()
         else:
             self._condition.works()
+
+    async def _is_damaged(self) -> bool:
+        try:
+            return not await asyncio.to_thread(self._projection.whole)
+        except Exception:  # noqa: BLE001  # a look that fails says nothing of the table; the next turn looks again
+            return False

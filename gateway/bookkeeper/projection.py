@@ -11,6 +11,8 @@ LanceDB takes 1.6 s and 100 MB to import: only who writes or asks imports it, wh
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -44,6 +46,8 @@ COMPACT_EVERY: Final = 100
 """Versions after which small files become larger ones."""
 VERSIONS_KEPT: Final = timedelta(minutes=10)
 """Far longer than a query, which reads one version, takes."""
+LOCK: Final = "projection.lock"
+"""In the books' directory: flock of the one that writes the table now."""
 _TABLE: Final = f"usage_{SCHEMA}"
 
 
@@ -84,6 +88,10 @@ class NoProjection(Exception):
     """The table is not there (yet), or is none that this program can read."""
 
 
+class ProjectionBusy(Exception):
+    """Another process writes the table: rows of both would be counted twice."""
+
+
 def _sum_up(totals: Totals, batch: Any, by: Sequence[str]) -> None:
     import pyarrow as pa
 
@@ -95,20 +103,65 @@ def _sum_up(totals: Totals, batch: Any, by: Sequence[str]) -> None:
 
 
 class Projection:
-    """The writer. One for a directory; blocking, from one thread at a time."""
+    """The writer; blocking, from one thread at a time. Of several (a bookkeeper that ends while the next one
+    starts) one writes at a time, and goes on behind what the others wrote."""
 
     def __init__(self, directory: Path, region: RegionName) -> None:
         """``directory`` of the books. Touches nothing yet."""
         self._directory, self._region = directory, region
         self._table: Any = None
+        self._left = (0, 0)
+        """Version and rows of the table, as this one left it."""
         self._reader: Reader | None = None
         self._versions = 0
 
     def advance(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Write the rows of what the books have gained; how many. ``stopped`` is asked between batches.
-        Raises BooksDamaged, BadBase, OSError, and RuntimeError or ValueError of LanceDB: then call
-        ``rebuild``."""
-        if self._reader is None:
+        Raises BooksDamaged, BadBase, ProjectionBusy, OSError, and RuntimeError or ValueError of LanceDB: then
+        call ``rebuild``, unless the table is ``whole``."""
+        with self._turn():
+            return self._advance(stopped)
+
+    def rebuild(self, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Drop the table and make it anew. Raises as ``advance``."""
+        with self._turn():
+            self._table = self._reader = None
+            shutil.rmtree(self._directory / DIRECTORY, ignore_errors=True)
+            return self._advance(stopped)
+
+    def whole(self) -> bool:
+        """Whether every row of the table can be read, or nothing is there yet: then what failed was the
+        writing (a full disk), and a new table would only lose the rows of segments that were archived and
+        removed."""
+        if not (self._directory / DIRECTORY).is_dir():
+            return True
+        table = _open_table(self._directory)
+        if table is None:
+            return False
+        try:
+            for _ in table.search().to_batches():
+                pass
+        except RuntimeError:  # LanceDB's word for a damaged file
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The table is ours. Raises ProjectionBusy, OSError."""
+        handle = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ProjectionBusy("another process writes the projection") from None
+        except BaseException:
+            self._reader = None  # what was read is not in the table: begin at its last row again
+            raise
+        finally:
+            os.close(handle)
+
+    def _advance(self, stopped: Callable[[], bool]) -> int:
+        if self._reader is None or self._is_elsewhere():
             self._begin()
         reader, written = self._reader, 0
         assert reader is not None
@@ -122,14 +175,23 @@ class Projection:
                 break
         return written + self._write(rows)
 
-    def rebuild(self, stopped: Callable[[], bool] = lambda: False) -> int:
-        """Drop the table and make it anew. Raises as ``advance``."""
-        self._table = self._reader = None
-        shutil.rmtree(self._directory / DIRECTORY, ignore_errors=True)
-        return self.advance(stopped)
+    def _is_elsewhere(self) -> bool:
+        """Whether another one wrote to the table since our last turn."""
+        if self._table is None:
+            return (self._directory / DIRECTORY).is_dir()
+        try:
+            self._table.checkout_latest()
+        except (ValueError, RuntimeError):  # LanceDB's words for one that was dropped
+            return True
+        return self._state() != self._left
+
+    def _state(self) -> tuple[int, int]:
+        return (0, 0) if self._table is None else (self._table.version, self._table.count_rows())
 
     def _begin(self) -> None:
+        self._reader = None
         self._table = _open_table(self._directory)
+        self._left = self._state()
         after = None if self._table is None else _last_mark(self._table)
         if after is not None and after.seq <= read_base(self._directory, self._region).count:
             after = None  # its record is archived and removed; the rows stay
@@ -146,17 +208,14 @@ class Projection:
         import pyarrow as pa
 
         data = pa.Table.from_pylist(rows, schema=_schema())
-        try:
-            if self._table is None:
-                self._table = _connected(self._directory).create_table(_TABLE, data, mode="create")
-            else:
-                self._table.add(data)
-            self._versions += 1
-            if self._versions % COMPACT_EVERY == 0:
-                self._table.optimize(cleanup_older_than=VERSIONS_KEPT)
-        except BaseException:
-            self._reader = None  # what was read is not in the table: begin at its last row again
-            raise
+        if self._table is None:
+            self._table = _connected(self._directory).create_table(_TABLE, data, mode="create")
+        else:
+            self._table.add(data)
+        self._versions += 1
+        if self._versions % COMPACT_EVERY == 0:
+            self._table.optimize(cleanup_older_than=VERSIONS_KEPT)
+        self._left = self._state()
         return len(rows)
 
 

@@ -28,6 +28,7 @@ from typing import Final
 
 import orjson
 
+from gateway.bookkeeper.arguments import Parser
 from gateway.bookkeeper.reconcile_decision import PriceTable
 from gateway.bookkeeper.reconcile_engines import (
     EngineRecords,
@@ -41,6 +42,7 @@ from gateway.budget.redis_ledger import RedisLedger
 from gateway.contract.clock import Clock, SystemClock
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import RegionName
+from gateway.events.base import kept_segments, read_base
 from gateway.events.chain import BrokenLine, read_line
 from gateway.events.event import Event
 from gateway.events.reading import Mark, NotThere, Reader
@@ -58,15 +60,15 @@ LINES_MAX: Final = 20
 def events_since(directory: Path, region: RegionName, since_ms: int) -> Iterator[Event]:
     """The events of the books from the first segment on that may hold one so young. Raises BooksDamaged,
     OSError."""
-    reader = Reader(directory, region, after=_mark_before(directory, since_ms))
+    reader = Reader(directory, region, after=_mark_before(directory, region, since_ms))
     for record in reader:
         yield record.event
 
 
-def _mark_before(directory: Path, since_ms: int) -> Mark | None:
+def _mark_before(directory: Path, region: RegionName, since_ms: int) -> Mark | None:
     """Of the last segment that was opened before ``since_ms``; None for the first there is."""
     mark = None
-    for _, path in segments_of(directory)[1:]:
+    for _, path in kept_segments(directory, read_base(directory, region))[1:]:
         with path.open("rb") as file:
             try:
                 opened = read_line(file.readline())
@@ -79,7 +81,7 @@ def _mark_before(directory: Path, since_ms: int) -> Mark | None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate ledger reconcile",
         description="Settle what was not charged exactly, release what no engine had, return dead leases.",
         epilog="example: python -m gateway.bookkeeper.reconcile --books .tidegate/books "
@@ -161,7 +163,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
     arguments = _arguments(argv)
     if not segments_of(arguments.books):
-        print(f"{arguments.books}: no books; start the gateway once, or name them with --books")
+        where = f"{arguments.books}: no books"
+        print(f"{where}; start the gateway once, or name them with --books", file=sys.stderr)
         return NOTHING
     try:
         report = asyncio.run(_run(arguments, SystemClock()))

@@ -23,6 +23,7 @@ from typing import Final
 
 import orjson
 
+from gateway.bookkeeper.arguments import Parser
 from gateway.bookkeeper.checkpoint import BadCheckpoint
 from gateway.bookkeeper.outbox_events import event_of
 from gateway.bookkeeper.rebuilding import replay_books
@@ -174,7 +175,7 @@ def _lines(report: Report) -> list[str]:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate ledger replay",
         description="Rebuild the ledger's state from the books; compare it, or apply it to an emptied one.",
         epilog="example: python -m gateway.bookkeeper.replaying --books .tidegate/books --ledger unix:///s",
@@ -187,12 +188,18 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _failed(why: str) -> int:
+    print(why, file=sys.stderr)
+    return FAILED
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command with ``argv`` (without the program's name); prints, returns the exit code."""
     arguments = _arguments(argv)
     region = RegionName(arguments.region)
     if not arguments.books.is_dir() or not holds_records(arguments.books):
-        print(f"{arguments.books}: no books; start the gateway once, or name them with --books")
+        where = f"{arguments.books}: no books"
+        print(f"{where}; start the gateway once, or name them with --books", file=sys.stderr)
         return NOTHING
     try:
         replay, mark = replay_books(arguments.books, region)
@@ -200,17 +207,15 @@ def main(argv: Sequence[str]) -> int:
         done = apply(replay, mark, url, region) if arguments.apply else compare(replay, mark, url)
         report = asyncio.run(done)
     except (BooksDamaged, BadBase, BadCheckpoint) as error:
-        print(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place")
-        return FAILED
+        return _failed(f"the books are damaged: {error}; 'tidegate ledger verify' lists every place")
     except NotEmpty as error:
-        print(f"{error}; --apply is for a ledger that has lost its books: compare without it")
-        return FAILED
+        return _failed(f"{error}; --apply is for a ledger that has lost its books: compare without it")
     except LedgerEmptied:
-        print("the ledger was emptied and is closed: rebuild it with 'tidegate ledger replay --apply'")
-        return FAILED
+        return _failed(
+            "the ledger was emptied and is closed: rebuild it with 'tidegate ledger replay --apply'"
+        )
     except (LedgerUnavailable, ValueError) as error:
-        print(f"{error}; nothing was compared or applied")
-        return FAILED
+        return _failed(f"{error}; nothing was compared or applied")
     if arguments.json:
         fields = {**dataclasses.asdict(report), "good": report.good}
         print(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode())

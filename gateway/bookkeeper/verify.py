@@ -17,6 +17,7 @@ from pathlib import Path
 
 import orjson
 
+from gateway.bookkeeper.arguments import Parser
 from gateway.budget.redis_outbox import RedisOutbox
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import RegionName
@@ -27,7 +28,7 @@ CLEAN, BROKEN, NOTHING = 0, 1, 2
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate ledger verify",
         description="Check every byte of the event segments, and their end against the ledger.",
         epilog="example: python -m gateway.bookkeeper.verify --books .tidegate/books",
@@ -75,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
     region = RegionName(arguments.region)
     anchor, state = None, "not asked"
     if not arguments.books.is_dir():
-        print(f"{arguments.books}: no such directory; start the gateway once, or name it with --books")
+        where = f"{arguments.books}: no such directory"
+        print(f"{where}; start the gateway once, or name it with --books", file=sys.stderr)
         return NOTHING
     if arguments.ledger is not None:
         try:

@@ -206,6 +206,7 @@ class Books:
         with contextlib.suppress(OSError):
             assert self._handle is not None
             os.ftruncate(self._handle, self._octets)
+            os.fchmod(self._handle, OPEN_MODE)  # a seal may have made it read-only
             os.fsync(self._handle)
 
 

@@ -7,6 +7,7 @@ that it stands. Whatever else is wrong is damage, which a writer must not build 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from gateway.contract.ids import RegionName
 from gateway.events.base import BadBase, kept_segments, read_base
 from gateway.events.chain import LINE_BYTES_MAX, BrokenLine, Record, read_line
 from gateway.events.event import EventType
-from gateway.events.segment import BASE, SEALED_MODE
+from gateway.events.segment import BASE, OPEN_MODE, SEALED_MODE
 
 _LAST_LINE_READ: Final = 4096
 OWN_TYPES: Final = frozenset({EventType.BOOKS_OPENED, EventType.BOOKS_SEALED})
@@ -134,7 +135,10 @@ def _linked(path: Path, line_number: int, line: bytes, end: End) -> Record:
 
 def _cut(path: Path, octets: int) -> None:
     """Shorten to ``octets``, and make sure that what is kept is on disk: a process that was killed
-    between write and sync left lines only in the kernel's memory, and they are believed from now on."""
+    between write and sync left lines only in the kernel's memory, and they are believed from now on. A loss
+    of power in the middle of a seal can keep its mode and lose its line."""
+    if not path.stat().st_mode & stat.S_IWUSR:
+        path.chmod(OPEN_MODE)
     handle = os.open(path, os.O_WRONLY)
     try:
         if os.fstat(handle).st_size > octets:

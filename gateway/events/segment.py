@@ -20,7 +20,7 @@ BASE: Final = "base.json"
 """What kept segments follow (gateway/events/base.py)."""
 LOCK: Final = "lock"
 """flock of the one writer."""
-SEALED_MODE: Final = 0o444
+SEALED_MODE: Final = 0o440
 OPEN_MODE: Final = 0o640
 """Auditors read by group; nobody else learns who asked what when."""
 _NAME: Final = re.compile(r"([0-9]{8})\.jsonl\Z")

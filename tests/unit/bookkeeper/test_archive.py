@@ -10,10 +10,12 @@ from gateway.bookkeeper.archive import ArchiveBusy, ArchiveDiffers, archive
 from gateway.bookkeeper.archive import _lock as lock
 from gateway.bookkeeper.object_store import BadStoreUrl, ObjectStore
 from gateway.bookkeeper.rebuilding import replay_books
+from gateway.bookkeeper.reconcile import events_since
 from gateway.contract.clock import ManualClock
 from gateway.contract.units import UnixMillis
 from gateway.events.base import checkpoint_path, read_base
 from gateway.events.books import open_books
+from gateway.events.chain import read_line
 from gateway.events.event import Event, EventType
 from gateway.events.recovery import BooksDamaged
 from gateway.events.segment import BASE, holds_records, segments_of
@@ -73,6 +75,17 @@ def test_a_removal_that_broke_off_is_finished(books: Path, tmp_path: Path) -> No
     assert verify(books, LOCAL, end_of(books)).clean
     archive(books, LOCAL, store_at(tmp_path / "kept"), now=FAR, keep_days=1)
     assert not (books / "00000001.jsonl").exists()
+
+
+def test_reconciling_reads_books_whose_removal_broke_off(books: Path, tmp_path: Path) -> None:
+    removed = [(path, path.read_bytes()) for _, path in segments_of(books)[:-1]]
+    archive(books, LOCAL, store_at(tmp_path / "kept"), now=FAR, keep_days=1)
+    with segments_of(books)[0][1].open("rb") as file:
+        since_ms = read_line(file.readline()).event.at_ms - 1
+    kept = list(events_since(books, LOCAL, since_ms))
+    for path, data in removed:
+        path.write_bytes(data)
+    assert list(events_since(books, LOCAL, since_ms)) == kept != []
 
 
 def test_each_byte_of_base_and_checkpoint_counts(books: Path, tmp_path: Path) -> None:

@@ -69,3 +69,28 @@ async def test_damaged_books_are_not_backed_up(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(BadBackup, match="no books"):
         backup(tmp_path / "none", LOCAL, ObjectStore((tmp_path / "other").as_uri()))
+
+
+async def test_a_backup_is_as_private_as_the_books_and_never_laid_over_them(tmp_path: Path) -> None:
+    books, copy = tmp_path / "books", tmp_path / "backup"
+    await written(books)
+    with pytest.raises(BadBackup, match="books themselves"):
+        backup(books, LOCAL, ObjectStore(books.as_uri()))
+    backup(books, LOCAL, ObjectStore(copy.as_uri()))
+    assert not copy.stat().st_mode & 0o007
+    assert not any(path.stat().st_mode & 0o037 for path in copy.iterdir())
+
+
+async def test_a_restore_that_broke_off_leaves_no_books_to_go_on_with(tmp_path: Path) -> None:
+    books, back = tmp_path / "books", tmp_path / "back"
+    await written(books)
+    store = ObjectStore((tmp_path / "backup").as_uri())
+    backup(books, LOCAL, store)
+    names = [path.name for _, path in segments_of(books)]
+    for gone in names[:-1]:
+        (tmp_path / "backup" / gone).unlink()
+    with pytest.raises(BadBackup):
+        restore(back, LOCAL, store)
+    assert [path.name for _, path in segments_of(back)] == names[-1:]
+    with pytest.raises(BooksDamaged, match="missing"):
+        open_books(back, LOCAL, None, clock=ManualClock())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -112,15 +114,29 @@ def test_what_each_event_counts(event: Event, sums: Sums | None) -> None:
     found = consumption_of(event)
     assert (found.sums if found else None) == sums
     if found:
+        of_lease = event.type is EventType.HOLD_GRANTED
         assert found.groups == {
             "org": "acme",
-            "team": "t1",
+            "team": "" if of_lease else "t1",
             "user": "",
-            "key": "k1",
-            "model": "m",
+            "key": "" if of_lease else "k1",
+            "model": "" if of_lease else "m",
             "workflow": "",
             "day": "2027-01-15",
         }
+
+
+def test_a_key_is_charged_for_what_it_drew_late_and_no_less() -> None:
+    """The lease died with its worker and was charged whole; then a request out of it is heard of."""
+    lease = replace(an_event(EventType.LEASE_EXPIRED, amounts={"held": 1000}), context=None)
+    draw = an_event(EventType.HOLD_GRANTED, amounts={"held": 110}, lease_state="expired")
+    settled = an_event(EventType.HOLD_SETTLED, amounts=HELD | USED)
+    totals = Totals(["key"])
+    for event in (lease, draw, settled):
+        consumed = consumption_of(event)
+        assert consumed is not None
+        totals.add(consumed.groups, consumed.sums)
+    assert [(row.group["key"], row.sums.tokens) for row in totals.rows()] == [("", 890), ("k1", 60)]
 
 
 def test_groups_are_checked_and_sorted() -> None:
@@ -223,7 +239,41 @@ async def test_exports_have_the_sums_of_the_segments(
     segments_of(books)[1][1].unlink()
     out.unlink()
     assert export.main([*asked, "--format", "csv"]) == export.BROKEN and not out.exists()
-    assert "ledger verify" in capsys.readouterr().out
+    assert "ledger verify" in capsys.readouterr().err
+
+
+async def test_days_that_are_not_kept_whole_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books, out = tmp_path / "books", tmp_path / "usage"
+    await written(books)
+    store = ObjectStore((tmp_path / "kept").as_uri())
+    copies = tmp_path / "copies"
+    shutil.copytree(books, copies)
+    archive(books, LOCAL, store, now=UnixMillis(2_000_000_000_000), keep_days=1)
+    asked = ["--by", "org", "--format", "csv", "--out", str(out)]
+    assert export.main(["--books", str(books), *asked]) == export.BROKEN and not out.exists()
+    whole = export.first_whole_day(books, LOCAL)
+    assert whole and f"the first whole day here is {whole}" in capsys.readouterr().err
+    assert export.main(["--books", str(books), *asked, "--from", whole]) == export.WRITTEN
+    assert export.main(["--books", str(copies), *asked]) == export.WRITTEN
+    segments_of(books)[-1][1].unlink()
+    assert export.main(["--books", str(books), *asked]) == export.BROKEN
+    assert "none is kept" in capsys.readouterr().err
+
+
+async def test_the_file_is_written_beside_nothing_of_others(tmp_path: Path) -> None:
+    await written(tmp_path / "books", steps=20)
+    asked = ["--books", str(tmp_path / "books"), "--by", "org", "--format", "csv", "--out"]
+    (tmp_path / "usage.new").write_text("somebody's")
+    assert export.main([*asked, str(tmp_path / "usage")]) == export.WRITTEN
+    assert (tmp_path / "usage.new").read_text() == "somebody's"
+    (tmp_path / "link").symlink_to(tmp_path / "usage")
+    for wrong in ("", str(tmp_path), str(tmp_path / "link")):
+        with pytest.raises(SystemExit):
+            export.main([*asked, wrong])
+    assert export.main([*asked, str(tmp_path / "none" / "usage")]) == export.BROKEN
+    assert {path.name for path in tmp_path.iterdir()} == {"books", "link", "usage", "usage.new"}
 
 
 @pytest.mark.parametrize(

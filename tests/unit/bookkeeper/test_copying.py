@@ -31,7 +31,7 @@ async def test_archive_backup_and_restore_say_what_they_did(
     assert copying.main(restore) == copying.DONE
     assert "replay --apply" in capsys.readouterr().out
     assert copying.main(restore) == copying.FAILED
-    assert "holds books" in capsys.readouterr().out
+    assert "holds books" in capsys.readouterr().err
 
 
 async def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +40,7 @@ async def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.Captur
     assert copying.main(["archive", "--books", str(books), "--to", url]) == copying.NOTHING
     await written(books, steps=100)
     assert copying.main(["backup", "--books", str(books), "--to", "ftp://x"]) == copying.NOTHING
-    assert "s3://BUCKET/DIR" in capsys.readouterr().out
+    assert "s3://BUCKET/DIR" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         copying.main(["archive", "--books", str(books), "--to", url, "--keep-days", "0"])
     (tmp_path / "file").write_text("in the way")
@@ -51,4 +51,5 @@ async def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.Captur
     path.write_bytes(path.read_bytes()[:-9])
     capsys.readouterr()
     assert copying.main(["backup", "--books", str(books), "--to", url]) == copying.FAILED
-    assert "ledger verify" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "ledger verify" in told.err and not told.out

@@ -102,7 +102,7 @@ def test_without_the_ledgers_word_nothing_is_clean(
 
 def test_nothing_to_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--books", str(tmp_path / "none")]) == command.NOTHING
-    assert "no such directory" in told(capsys)
+    assert "no such directory" in capsys.readouterr().err
     assert command.main(["--books", str(tmp_path)]) == command.CLEAN
     with pytest.raises(SystemExit) as ended:
         command.main([])

@@ -51,7 +51,7 @@ def test_a_segment_says_where_it_stands(tmp_path: Path) -> None:
     assert [part[-1].event.type for part in parts] == [EventType.BOOKS_SEALED] * 3
     last = parts[1][-1]
     assert last.event.context == {"segment": "2", "count": str(last.seq - 1), "head": last.prev}
-    assert [stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path)] == [0o444] * 3
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path)] == [0o440] * 3
     assert holds_records(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_kill_while_a_segment_changes(tmp_path: Path) -> None:
     opened(tmp_path).close()
     (tmp_path / "00000002.jsonl").unlink()
     books = opened(tmp_path)
-    assert stat.S_IMODE(sealed.stat().st_mode) == 0o444
+    assert stat.S_IMODE(sealed.stat().st_mode) == 0o440
     books.append([event(99)])
     anchor = anchor_of(books)
     books.close()
@@ -262,3 +262,27 @@ def test_a_failing_disk_leaves_nothing_half_written(
     again.close()
     assert ids(tmp_path) == [event(n).id for n in range(1, 6)]
     assert checked(tmp_path, anchor).clean
+
+
+def test_a_seal_that_failed_leaves_a_segment_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = opened(tmp_path)
+    books.append([event(1)])
+
+    def no_fsync(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", no_fsync)
+        with pytest.raises(OSError):
+            books.seal()
+    books.close()
+    (segment,) = files(tmp_path)
+    assert segment.stat().st_mode & stat.S_IWUSR
+    segment.chmod(0o440)  # power was lost between the seal's mode and its line
+    books = opened(tmp_path)
+    assert segment.stat().st_mode & stat.S_IWUSR
+    books.append([event(2)])
+    books.close()
+    assert ids(tmp_path) == [event(1).id, event(2).id]

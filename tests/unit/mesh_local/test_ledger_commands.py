@@ -34,4 +34,4 @@ def test_without_books_the_mend_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["ledger", *words, *state]) == 1
         assert "start the gateway once" in capsys.readouterr().err
     assert main(["ledger", "restore", "--from", url, *state]) == 1
-    assert "not a backup" in capsys.readouterr().out
+    assert "not a backup" in capsys.readouterr().err
