@@ -95,6 +95,7 @@ class BudgetCrash:
             metrics=work / "state" / "metrics",
             library=planted_library(setup.canary, work) if setup.canary else None,
             ttl_ms=HOLD_TTL_MS,
+            leases=setup.leases,
         )
         self._stage = Stage(
             work,
@@ -102,6 +103,7 @@ class BudgetCrash:
             self._plan,
             clock,
             engine_options=("--tokens-per-s", "200", "--answer-tokens", "4-40"),
+            leases=setup.leases,
         )
         self._faults = Counter[str]()
 
@@ -158,7 +160,12 @@ class BudgetCrash:
         async with asyncio.TaskGroup() as tasks:
             keys = [caller.key for caller in self._callers]
             rush = [key for key in keys if key.startswith(RUSH_KEY)]
-            asked = asks(self._setup.seed, [key for key in keys if key not in rush], rush=rush)
+            others = [key for key in keys if key not in rush]
+            if (
+                self._setup.leases
+            ):  # what refuses nothing comes every other time, for most leases are made there
+                others = [key for other in others[1:] for key in (others[0], other)]
+            asked = asks(self._setup.seed, others, rush=rush, busy=self._setup.leases)
             running = tasks.create_task(clients.run(asked, enough))
             breaking = tasks.create_task(self._break_store(clients))
             await self._watch(clients, enough)
@@ -306,12 +313,13 @@ class BudgetCrash:
             waste=dict(_summed(second["waste"])),
         )
         attempts = truth.read(self._stage.truth)
-        found = book_figures(attempts, self._events(), books, reconciled, seen, toll.lost_taps)
+        found = book_figures(attempts, self._events(), books, reconciled, seen, toll)
         endings = Counter(one.ending for one in seen)
         lost = Counter(one.code for one in seen if one.ending is Ending.LOST)
         return {
             "requests": len(seen),
             "requests_asked": self._setup.requests,
+            "leases_on": self._setup.leases,
             "answered": endings[Ending.ANSWERED],
             "left": endings[Ending.LEFT],
             "refused_budget": endings[Ending.OVER_BUDGET],
@@ -327,12 +335,14 @@ class BudgetCrash:
             "holds": found.holds,
             "leases": found.leases,
             "drawn": found.drawn,
+            "untold": found.untold,
             "produced": found.produced,
             "used": found.used,
             "overspent": found.overspent,
             "drift": found.drift,
             "unknown": found.unknown,
             "unknown_most": found.unknown_most,
+            "unexplained": found.unexplained,
             "waste": found.waste,
             "leaked_holds": found.leaked_holds,
             "reconciled": {

@@ -22,6 +22,8 @@ LEAVE_SHARE: Final = 0.15
 RUSH: Final = 64
 """As many as there are clients."""
 RUSH_EVERY: Final = 6
+BUSY_BLOCKS: Final = 2
+"""Of RUSH requests: for so many a key is asked alone, where keys are to be busy."""
 DONE: Final = b"data: [DONE]"
 
 
@@ -53,19 +55,23 @@ class Ask:
         return orjson.dumps({"model": model, **asked, "max_tokens": self.max_tokens, "stream": self.stream})
 
 
-def asks(seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load") -> Iterator[Ask]:
-    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns; one in
-    RUSH_EVERY blocks of RUSH requests names only one of ``rush``, so that many meet on one budget at once."""
+def asks(
+    seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load", busy: bool = False
+) -> Iterator[Ask]:
+    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns, request by
+    request or, to be ``busy``, in blocks; one in RUSH_EVERY blocks of RUSH requests names only one of
+    ``rush``, so that many meet on one budget at once."""
     number = 0
     while True:
         random = Random(f"{seed}/{kind}/{number}")
         block = number // RUSH
         rushing = bool(rush) and block % RUSH_EVERY == 1
+        turn = block // BUSY_BLOCKS if busy else number
         stream, leaves = random.random() < 0.5, random.random() < LEAVE_SHARE
         in_stream = stream and random.random() < 0.7
         yield Ask(
             name=f"{kind} {number}",
-            key=rush[block // RUSH_EVERY % len(rush)] if rushing else keys[number % len(keys)],
+            key=rush[block // RUSH_EVERY % len(rush)] if rushing else keys[turn % len(keys)],
             stream=stream,
             chat=not rushing and random.random() < 0.3,
             max_tokens=random.choice((4, 8, 16, 24, 40)),
