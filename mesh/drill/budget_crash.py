@@ -166,11 +166,9 @@ class BudgetCrash:
             ):  # what refuses nothing comes every other time, for most leases are made there
                 others = [key for other in others[1:] for key in (others[0], other)]
             asked = asks(self._setup.seed, others, rush=rush, busy=self._setup.leases)
-            running = tasks.create_task(clients.run(asked, enough))
-            breaking = tasks.create_task(self._break_store(clients))
+            tasks.create_task(clients.run(asked, enough))
+            tasks.create_task(self._break_store(clients))
             await self._watch(clients, enough)
-            breaking.cancel()
-            await running
 
     async def _use_up(self, clients: Clients) -> None:
         """Nothing dies any more and every hold has ended: ask on each limited key until it refuses. Room that
@@ -223,8 +221,12 @@ class BudgetCrash:
             while len(clients.seen) < due:  # noqa: ASYNC110  # many tasks end requests; a look is enough
                 await asyncio.sleep(LOOK_S)
             seconds = random.uniform(*STALL_S)
-            done = self._stage.kill(LEDGER) if fault == "kill" else await self._stage.freeze(LEDGER, seconds)
-            self._faults[fault] += done
+            while not await self._broken(fault, seconds):  # noqa: ASYNC110  # it comes back from the one before
+                await asyncio.sleep(LOOK_S)
+            self._faults[fault] += 1
+
+    async def _broken(self, fault: str, seconds: float) -> bool:
+        return self._stage.kill(LEDGER) if fault == "kill" else await self._stage.freeze(LEDGER, seconds)
 
     async def _quiet(self, ledger: BudgetLedger, outbox: RedisOutbox) -> None:
         """Until nothing is held and every event is in the books; who waits in vain finds out by the figures.
@@ -283,10 +285,14 @@ class BudgetCrash:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), COMMAND_S)
+            async with asyncio.timeout(COMMAND_S):
+                out, err = await process.communicate()
+        except TimeoutError:
+            raise Aborted(f"{name} did not end within {COMMAND_S:.0f} s") from None
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         if not out.startswith(b"{"):
             raise Aborted(f"{name} failed: {(err or out).decode().strip()}")
         report: dict[str, Any] = orjson.loads(out)

@@ -2,9 +2,10 @@
 
 *Produced* for an answer is what the engine generated for its request, by the truth log, less what reconciling
 told as waste and the truth log bears out: attempts that another one took the place of, tokens after a client
-had gone, answers that ended in an error. *Overspent* is produced beyond the limit of an account; *drift* is
-used - produced - unknown, summed without sign over every account. Tokens of a request that no event names
-are drift, unless a killed worker had granted it out of a lease, and leases stay charged for it.
+had gone (but not what it had by then), answers that ended in an error. *Overspent* is produced beyond the
+limit of an account; *drift* is used - produced - unknown, summed without sign over every account. Tokens of a
+request that no event names are drift, unless a killed worker had granted it out of a lease, and leases stay
+charged for it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Seen:
     ending: Ending
     rid: str = ""
     code: str = ""
+    received: int = 0
+    """Tokens of the answer that the client had when it left, at least: a chunk of a stream carries one."""
 
 
 def ending_of(status: int, code: str, *, whole: bool) -> Ending:
@@ -224,9 +227,13 @@ def _produced(
             total[attempt.rid] += attempt.prompt_tokens + attempt.completion_tokens
             count[attempt.rid] += 1
         last[attempt.rid] = attempt
+    received = {one.rid: one.received for one in seen if one.received}
     borne_out = 0
     for rid, tokens in reconciled.waste.items():
         if count[rid] > 1 or (rid in last and (last[rid].outcome in UNHEARD or rid not in answered)):
-            total[rid] -= tokens
-            borne_out += tokens
+            # What the client had is no waste.
+            least = last[rid].prompt_tokens + received[rid] if rid in received else 0
+            wasted = min(tokens, max(0, total[rid] - least))
+            total[rid] -= wasted
+            borne_out += wasted
     return dict(total), borne_out

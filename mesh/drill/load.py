@@ -25,6 +25,8 @@ RUSH_EVERY: Final = 6
 BUSY_BLOCKS: Final = 2
 """Of RUSH requests: for so many a key is asked alone, where keys are to be busy."""
 DONE: Final = b"data: [DONE]"
+GOING_ON: Final = b'"finish_reason":null'
+"""In each event of a stream that carries a part of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ class Clients:
                         ask.leaves_after_events is not None
                         and received.count(b"data: ") >= ask.leaves_after_events
                     ):
-                        return Seen(ending=Ending.LEFT, rid=rid)
+                        return Seen(ending=Ending.LEFT, rid=rid, received=_tokens(received, chat=ask.chat))
         except TimeoutError:
             return Seen(ending=Ending.LEFT, rid=rid)
         except httpx.HTTPError as error:
@@ -147,3 +149,8 @@ class Clients:
         ending = ending_of(answer.status_code, code, whole=whole)
         shown = code or ("" if ending is Ending.ANSWERED else str(answer.status_code))
         return Seen(ending=ending, rid=rid, code=shown)
+
+
+def _tokens(received: bytes, *, chat: bool) -> int:
+    """At least so many were in these events: each but the last ones carries one, and a chat's first none."""
+    return max(0, received.count(GOING_ON) - chat)

@@ -17,6 +17,11 @@ from mesh.local.layout import BASE
 
 GOOD: dict[str, Any] = {
     "requests_asked": 200,
+    "answered": 100,
+    "left": 20,
+    "refused_budget": 30,
+    "store_kills": 1,
+    "store_stalls": 1,
     "leases_on": True,
     "drawn": 1,
     "overspent": 0,
@@ -41,6 +46,20 @@ def setup() -> Setup:
 def test_good_figures_pass() -> None:
     verdict = judged(DRILL, setup(), GOOD)
     assert (verdict.passed, verdict.to_fields()["broken"]) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "figure"),
+    [
+        ("answered", "answered"),
+        ("left", "answered"),
+        ("refused_budget", "answered"),
+        ("store_kills", "store_kills"),
+        ("store_stalls", "store_kills"),
+    ],
+)
+def test_a_drill_in_which_nothing_happened_proves_nothing(changed: str, figure: str) -> None:
+    assert judged(DRILL, setup(), GOOD | {changed: 0}).to_fields()["broken"] == [figure]
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,15 @@ def test_waste_counts_only_where_the_truth_log_bears_it_out(
     assert (found.drift, found.waste) == (drift, 0 if drift else 20)
 
 
+@pytest.mark.parametrize(("received", "drift"), [(0, 0), (4, 0), (5, 2), (20, 32)])
+def test_what_a_client_had_when_it_left_is_no_waste(received: int, drift: int) -> None:
+    """14 are charged of 30: the prompt's 10 and 4 more."""
+    seen = (Seen(ending=Ending.LEFT, rid="a", received=received),)
+    attempts = [attempt("a", 30, outcome="client_gone")]
+    events, reconciled = [*granted("a"), *settled("a")], Reconciled(waste={"a": 16})
+    assert figures(attempts, events, books(14), reconciled=reconciled, seen=seen).drift == drift
+
+
 def test_an_attempt_that_was_refused_has_produced_nothing() -> None:
     attempts = [attempt("a", 30, outcome="refused"), attempt("a", 30, number=1)]
     assert figures(attempts, [*granted("a"), *settled("a")], books(30)).drift == 0
