@@ -85,7 +85,7 @@ class HoldCase:
 
 @dataclass(slots=True, kw_only=True)
 class LeaseCase:
-    """One lease; ``rest`` as its last event has it (all of it while nobody has returned it)."""
+    """One lease; ``rest`` as its last event has it, less what was drawn from it since."""
 
     org: OrgId
     lease: HoldId
@@ -93,7 +93,7 @@ class LeaseCase:
     expired_at: UnixMillis = UnixMillis(0)
     """0 while it has not been charged."""
     returned: bool = False
-    rest: Amounts = Amounts()
+    rest: Tokens = Tokens(0)
     windows: tuple[str, ...] = ()
 
 
@@ -146,6 +146,8 @@ def _granted(found: Cases, event: Event) -> None:
     case.lease = HoldId(context.get("lease", ""))
     case.windows = event.accounts
     case.model, case.revision = context.get("model", ""), context.get("revision", "")
+    if (lease := found.leases.get((case.org, case.lease))) is not None:
+        lease.rest = Tokens(lease.rest - case.held.tokens)
 
 
 def _resolved(found: Cases, event: Event) -> None:
@@ -164,7 +166,7 @@ def _lease(found: Cases, event: Event) -> None:
     lease = found.leases.setdefault(
         key, LeaseCase(org=key[0], lease=key[1], granted_at=UnixMillis(event.at_ms))
     )
-    lease.rest = amounts_of("held", event.amounts)
+    lease.rest = amounts_of("held", event.amounts).tokens
     lease.windows = lease.windows or event.accounts
     if event.type is EventType.LEASE_EXPIRED:
         lease.expired_at = UnixMillis(event.at_ms)

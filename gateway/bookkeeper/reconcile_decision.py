@@ -281,7 +281,7 @@ def _judge_lease(
             Unknown(
                 org=lease.org,
                 id=lease.lease,
-                tokens=lease.rest.tokens,
+                tokens=lease.rest,
                 windows=lease.windows,
                 why="an engine had a request in its time that no hold accounts for",
             )

@@ -78,7 +78,8 @@ class LeasingLedger:
         self._inner = inner
         self._clock = clock
         self._policy = policy
-        self._worker = worker or secrets.token_hex(8)
+        self.worker: Final = worker or secrets.token_hex(8)
+        """Names this process in the ids of its leases."""
         self._count = count
         self._leases_made = 0
         self._pools: dict[PoolKey, Pool] = {}
@@ -246,7 +247,7 @@ class LeasingLedger:
     async def _lease(self, pool: Pool, org: OrgId, policy: LeasePolicy) -> None:
         """Ask for one more lease."""
         self._leases_made += 1
-        lease = HoldId(f"lease/{self._worker}/{self._leases_made}")
+        lease = HoldId(f"lease/{self.worker}/{self._leases_made}")
         asked_s = self._clock.monotonic_s()
         question = pool.question(lease, org, policy, asked_s)
         leased: Leased | None = None

@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     drill.add_argument("name", nargs="?", metavar="NAME", help="such as budget-crash")
     drill.add_argument("--requests", type=_number, metavar="N", help="length (default: the drill's own)")
     drill.add_argument("--seed", type=int, metavar="S", help="of everything random (default: 1)")
+    drill.add_argument("--leases", action="store_true", help="workers hold funds ahead (default: no)")
     drill.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     drill.add_argument(
         "--canary", default="", metavar="BUG", help="plant a known bug, which must make the drill fail"
@@ -47,5 +48,6 @@ def _drill(arguments: argparse.Namespace) -> int:
         requests=arguments.requests,
         seed=arguments.seed,
         canary=arguments.canary,
+        leases=arguments.leases,
         file=arguments.json,
     )

@@ -34,6 +34,8 @@ class Setup:
     seed: int
     canary: str
     work: Path
+    leases: bool
+    """Whether workers hold leases (the policy's ``leases``)."""
     say: Callable[[str], None]
 
 

@@ -2,9 +2,10 @@
 
 *Produced* for an answer is what the engine generated for its request, by the truth log, less what reconciling
 told as waste and the truth log bears out: attempts that another one took the place of, tokens after a client
-had gone, answers that ended in an error. *Overspent* is produced beyond the limit of an account; *drift* is
-used - produced - unknown, summed without sign over every account. Tokens of a request that no event names
-are drift, unless a lease stays charged for them.
+had gone (but not what it had by then), answers that ended in an error. *Overspent* is produced beyond the
+limit of an account; *drift* is used - produced - unknown, summed without sign over every account. Tokens of a
+request that no event names are drift, unless a killed worker had granted it out of a lease, and leases stay
+charged for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from gateway.events.event import Event, EventType
 from inference.twin.truth import Attempt
+from mesh.drill.crash import Toll
 
 NOT_PRODUCED: Final = frozenset({"refused", "rejected", "scripted"})
 """Outcomes of attempts that were answered without a generation."""
@@ -47,6 +49,8 @@ class Seen:
     ending: Ending
     rid: str = ""
     code: str = ""
+    received: int = 0
+    """Tokens of the answer that the client had when it left, at least: a chunk of a stream carries one."""
 
 
 def ending_of(status: int, code: str, *, whole: bool) -> Ending:
@@ -89,6 +93,14 @@ class _Request:
     live: bool = True
 
 
+@dataclass(slots=True, kw_only=True)
+class _Lease:
+    rest: int = 0
+    """What was charged when it expired, or had been before it was returned."""
+    live: bool = True
+    returned: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookFigures:
     """Tokens, but for ``leaked_holds`` and ``holds``."""
@@ -99,13 +111,19 @@ class BookFigures:
     drift: int
     unknown: int
     unknown_most: int
-    """The holds of the requests whose tap was killed: more must not be unknown."""
+    """What the holds of the requests held whose tap was killed; and, where a draw is untold, what killed
+    workers left in their leases: nobody can say which of these it was drawn from."""
+    unexplained: int
+    """Of the unknown ones, those that are neither such a hold nor such a lease."""
     waste: int
     leaked_holds: int
     holds: int
     leases: int
     drawn: int
     """Holds that were granted out of a lease."""
+    untold: int
+    """Beside these, requests that were granted out of a lease and of which only the engine knows: the worker
+    died before it told the ledger, and the access log's entry died too."""
 
 
 def book_figures(
@@ -114,9 +132,9 @@ def book_figures(
     accounts: Sequence[AccountBooks],
     reconciled: Reconciled,
     seen: Sequence[Seen],
-    lost_taps: frozenset[str],
+    toll: Toll,
 ) -> BookFigures:
-    """``attempts`` of the truth log; ``lost_taps``: requests whose answer a killed process was metering."""
+    """``attempts`` of the truth log; ``toll``: what killed processes were about."""
     requests, leases = _requests(events)
     produced, waste = _produced(attempts, reconciled, seen)
     overspent = drift = 0
@@ -133,28 +151,44 @@ def book_figures(
         if books.limit >= 0:
             overspent += max(0, answers - books.limit)
         drift += abs(books.used - known - unknown)
-    nameless = sum(tokens for rid, tokens in produced.items() if rid not in requests)
-    covered = sum(tokens for hold, tokens in reconciled.unknown.items() if hold in leases)
-    live = sum(request.live for request in requests.values()) + sum(leases.values())
+    nameless = {rid: tokens for rid, tokens in produced.items() if tokens and rid not in requests}
+    untold = nameless.keys() & toll.drawn
+    paid = sum(tokens for hold, tokens in reconciled.unknown.items() if hold in leases)
+    drift += sum(nameless[rid] for rid in nameless.keys() - untold)
+    drift += max(0, sum(nameless[rid] for rid in untold) - paid)
+    lost = {rid: requests[rid].held for rid in toll.lost_taps if rid in requests}
+    lost |= _left_in_leases(leases, toll.workers) if untold else {}
+    live = sum(request.live for request in requests.values()) + sum(lease.live for lease in leases.values())
     return BookFigures(
         produced=sum(produced.values()),
         used=sum(books.used for books in accounts if books.account == "org"),
         overspent=overspent,
-        drift=drift + max(0, nameless - covered),
+        drift=drift,
         unknown=sum(reconciled.unknown.values()),
-        unknown_most=sum(requests[rid].held for rid in lost_taps if rid in requests),
+        unknown_most=sum(lost.values()),
+        unexplained=sum(max(0, tokens - lost.get(name, 0)) for name, tokens in reconciled.unknown.items()),
         waste=waste,
         leaked_holds=live or sum(books.held != 0 for books in accounts),
         holds=len(requests),
         leases=len(leases),
         drawn=sum(request.drawn for request in requests.values()),
+        untold=len(untold),
     )
 
 
-def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, bool]]:
-    """By request id; and the leases, each with whether it is still out."""
+def _left_in_leases(leases: Mapping[str, _Lease], workers: frozenset[str]) -> dict[str, int]:
+    """By lease of those workers: what was charged with it, and stays so. An id is lease/WORKER/NUMBER."""
+    return {
+        name: lease.rest
+        for name, lease in leases.items()
+        if not lease.returned and name.split("/")[1] in workers
+    }
+
+
+def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, _Lease]]:
+    """By request id; and the leases."""
     found: dict[str, _Request] = {}
-    leases: dict[str, bool] = {}
+    leases: dict[str, _Lease] = {}
     ends = {EventType.HOLD_SETTLED, EventType.HOLD_VOIDED, EventType.HOLD_EXPIRED, EventType.HOLD_CORRECTED}
     for event in events:
         if event.type is EventType.HOLD_GRANTED:
@@ -166,9 +200,11 @@ def _requests(events: Iterable[Event]) -> tuple[dict[str, _Request], dict[str, b
         elif event.type in ends and event.hold in found:
             found[event.hold].live = False
         elif event.type is EventType.LEASE_GRANTED:
-            leases.setdefault(event.hold, True)
+            leases.setdefault(event.hold, _Lease())
         elif event.type in (EventType.LEASE_RETURNED, EventType.LEASE_EXPIRED):
-            leases[event.hold] = False
+            lease = leases.setdefault(event.hold, _Lease())
+            lease.live, lease.returned = False, event.type is EventType.LEASE_RETURNED
+            lease.rest = int((event.amounts or {}).get("held", "0"))
     return found, leases
 
 
@@ -191,9 +227,13 @@ def _produced(
             total[attempt.rid] += attempt.prompt_tokens + attempt.completion_tokens
             count[attempt.rid] += 1
         last[attempt.rid] = attempt
+    received = {one.rid: one.received for one in seen if one.received}
     borne_out = 0
     for rid, tokens in reconciled.waste.items():
         if count[rid] > 1 or (rid in last and (last[rid].outcome in UNHEARD or rid not in answered)):
-            total[rid] -= tokens
-            borne_out += tokens
+            # What the client had is no waste.
+            least = last[rid].prompt_tokens + received[rid] if rid in received else 0
+            wasted = min(tokens, max(0, total[rid] - least))
+            total[rid] -= wasted
+            borne_out += wasted
     return dict(total), borne_out

@@ -22,7 +22,11 @@ LEAVE_SHARE: Final = 0.15
 RUSH: Final = 64
 """As many as there are clients."""
 RUSH_EVERY: Final = 6
+BUSY_BLOCKS: Final = 2
+"""Of RUSH requests: for so many a key is asked alone, where keys are to be busy."""
 DONE: Final = b"data: [DONE]"
+GOING_ON: Final = b'"finish_reason":null'
+"""In each event of a stream that carries a part of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +57,23 @@ class Ask:
         return orjson.dumps({"model": model, **asked, "max_tokens": self.max_tokens, "stream": self.stream})
 
 
-def asks(seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load") -> Iterator[Ask]:
-    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns; one in
-    RUSH_EVERY blocks of RUSH requests names only one of ``rush``, so that many meet on one budget at once."""
+def asks(
+    seed: int, keys: Sequence[str], *, rush: Sequence[str] = (), kind: str = "load", busy: bool = False
+) -> Iterator[Ask]:
+    """Without end: the ``n``-th of a kind is the same for the same seed. ``keys`` take turns, request by
+    request or, to be ``busy``, in blocks; one in RUSH_EVERY blocks of RUSH requests names only one of
+    ``rush``, so that many meet on one budget at once."""
     number = 0
     while True:
         random = Random(f"{seed}/{kind}/{number}")
         block = number // RUSH
         rushing = bool(rush) and block % RUSH_EVERY == 1
+        turn = block // BUSY_BLOCKS if busy else number
         stream, leaves = random.random() < 0.5, random.random() < LEAVE_SHARE
         in_stream = stream and random.random() < 0.7
         yield Ask(
             name=f"{kind} {number}",
-            key=rush[block // RUSH_EVERY % len(rush)] if rushing else keys[number % len(keys)],
+            key=rush[block // RUSH_EVERY % len(rush)] if rushing else keys[turn % len(keys)],
             stream=stream,
             chat=not rushing and random.random() < 0.3,
             max_tokens=random.choice((4, 8, 16, 24, 40)),
@@ -131,7 +139,7 @@ class Clients:
                         ask.leaves_after_events is not None
                         and received.count(b"data: ") >= ask.leaves_after_events
                     ):
-                        return Seen(ending=Ending.LEFT, rid=rid)
+                        return Seen(ending=Ending.LEFT, rid=rid, received=_tokens(received, chat=ask.chat))
         except TimeoutError:
             return Seen(ending=Ending.LEFT, rid=rid)
         except httpx.HTTPError as error:
@@ -141,3 +149,8 @@ class Clients:
         ending = ending_of(answer.status_code, code, whole=whole)
         shown = code or ("" if ending is Ending.ANSWERED else str(answer.status_code))
         return Seen(ending=ending, rid=rid, code=shown)
+
+
+def _tokens(received: bytes, *, chat: bool) -> int:
+    """At least so many were in these events: each but the last ones carries one, and a chat's first none."""
+    return max(0, received.count(GOING_ON) - chat)

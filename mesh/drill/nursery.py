@@ -36,7 +36,8 @@ ROLES: Final = {"filter": FILTER_LABELS, "bookkeeper": EVENT_LABELS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the runner wrote for its workers. ``lua``: the ledger's functions with a planted bug."""
+    """What the runner wrote for its workers. ``lua``: the ledger's functions with a planted bug.
+    ``leases``: workers hold some, and some live longer for it."""
 
     seed: int
     requests: int
@@ -46,6 +47,7 @@ class Plan:
     metrics: Path
     lua: Path | None
     ttl_ms: int
+    leases: bool
 
     def write(self, path: Path) -> None:
         """As ``read`` reads it."""
@@ -79,7 +81,14 @@ class Nursery:
         gc.freeze()
         life = 0
         while not self._stopping:
-            fate = fate_of(self._plan.seed, self._name, life, ROLES[self._role], requests=self._plan.requests)
+            fate = fate_of(
+                self._plan.seed,
+                self._name,
+                life,
+                ROLES[self._role],
+                requests=self._plan.requests,
+                leases=self._plan.leases,
+            )
             status = self._one(fate, f"{self._plan.seed}/{self._name}/{life}")
             died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             if not died_of and not self._stopping:

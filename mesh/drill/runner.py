@@ -35,6 +35,7 @@ def run_drill(
     requests: int | None,
     seed: int | None,
     canary: str,
+    leases: bool,
     file: Path | None,
 ) -> int:
     """0 when it passed, 1 when a criterion is broken. Raises Refusal for what cannot be run, and for a drill
@@ -50,6 +51,7 @@ def run_drill(
         seed=drill.seed if seed is None else seed,
         canary=canary,
         work=work,
+        leases=leases,
         say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
     )
     verdict = None
@@ -72,7 +74,8 @@ def run_drill(
 async def _bounded(drill: Drill, setup: Setup) -> Verdict:
     most = drill.seconds_max(setup.requests)
     setup.say(f"{drill.name}: {drill.question}")
-    setup.say(f"seed {setup.seed}, {setup.requests} requests, at most {most:.0f} s")
+    leases = ", workers hold leases" if setup.leases else ""
+    setup.say(f"seed {setup.seed}, {setup.requests} requests{leases}, at most {most:.0f} s")
     try:
         async with asyncio.timeout(most):
             figures = await drill.perform(setup)

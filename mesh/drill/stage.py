@@ -43,6 +43,9 @@ ENGINE: Final = "engine"
 TIER: Final = "drill"
 READY_S: Final = 120.0
 """For everything to be ready, on a machine that does other things too."""
+LEASES: Final = {"share": 4, "requests_least": 1}
+"""Larger parts of smaller rests than in service: a drill's budgets are small, and a lease is to be made and
+lost near the limit too."""
 _PORT_TRIES: Final = 50
 
 
@@ -66,7 +69,7 @@ def budgets_text(callers: Sequence[Caller], *, leases: bool) -> str:
     tiers = {TIER: {"priority": 0, "priority_class": "standard", "key": {}}}
     policy = {"version": 1, "minimum_completion_tokens": 1, "tiers": tiers, "orgs": orgs}
     if leases:
-        policy["leases"] = {"enabled": True}
+        policy["leases"] = {"enabled": True, **LEASES}
     # JSON is YAML.
     return orjson.dumps(policy, option=orjson.OPT_INDENT_2).decode()
 

@@ -25,6 +25,7 @@ from ext_proc.vocabulary import (
 )
 from gateway.bookkeeper.keeping import Outbox
 from gateway.budget.certainty import Certainty
+from gateway.budget.leasing_ledger import LeasingLedger
 from gateway.budget.ledger import BudgetLedger, Draw, Granted, HoldRequest, Refused, Resolved
 from gateway.budget.measure import Amounts
 from gateway.budget.redis_ledger import RedisLedger
@@ -72,6 +73,8 @@ class DrilledLedger:
     def __init__(self, ledger: BudgetLedger, points: CrashPoints, fault: Fault) -> None:
         """Around ``ledger``."""
         self._ledger, self._points, self._fault = ledger, points, fault
+        if isinstance(ledger, LeasingLedger):
+            points.worker = ledger.worker
         self._random = Random(f"{points.seed}/settles")
 
     def __getattr__(self, name: str) -> Any:
@@ -83,6 +86,8 @@ class DrilledLedger:
         self._points.reach("before_reserve")
         ttl = Millis(min(request.ttl, self._fault.ttl_ms))
         answer = await self._ledger.reserve(dataclasses.replace(request, ttl=ttl))
+        if isinstance(answer, Granted) and answer.lease:
+            self._points.drawn.add(request.hold)
         self._points.reach("after_reserve")
         return answer
 

@@ -15,6 +15,7 @@ BREAKS = {
     "check-then-charge": "overspent",
 }
 PLANTED_REQUESTS = 400
+LEASED_REQUESTS = 600
 
 
 def test_ten_thousand_requests_and_five_hundred_kills(tmp_path: Path) -> None:
@@ -22,6 +23,13 @@ def test_ten_thousand_requests_and_five_hundred_kills(tmp_path: Path) -> None:
     assert ran.code == 0, ran.output
     assert ran.figures["requests"] >= 10_000
     assert ran.figures["kills"] >= 500
+
+
+def test_budgets_hold_while_workers_die_with_leases(tmp_path: Path) -> None:
+    ran = drill(tmp_path, "budget-crash", "--leases", "--requests", str(LEASED_REQUESTS))
+    assert ran.code == 0, ran.output
+    assert ran.figures["leases_on"] and ran.figures["drawn"] > 0
+    assert ran.figures["kills"] >= LEASED_REQUESTS // 20
 
 
 @pytest.mark.parametrize("canary", BREAKS)

@@ -207,3 +207,26 @@ async def test_a_lease_stays_charged_where_an_attempt_belongs_to_nobody() -> Non
     world.engine.records = [attempt("whose", 8, 30)]
     report = await world.reconcile(idle=True)
     assert (report.leases_returned, report.unknown_tokens) == (0, 500)
+
+
+async def test_what_stays_charged_with_a_lease_is_without_what_was_drawn_after_its_end() -> None:
+    world = World()
+    await world.lease("lease/dead/1", 500)
+    windows = world.ledger.outbox[-1]["accounts"]
+    world.log = [
+        access(
+            "r",
+            upstream=POD,
+            lease="lease/dead/1",
+            lease_windows=windows,
+            held="100,10,90,7",
+            units="90",
+            hold_expires_at=str(NOW + 7_200_000),
+        )
+    ]
+    await world.expire_all()
+    world.engine.records = [attempt("r", 8, 30), attempt("whose", 8, 30)]
+    await world.reconcile(idle=True)
+    report = await world.reconcile(idle=True)
+    assert (report.changed, report.unknown_tokens) == (0, 400)
+    assert await world.used_and_held() == (400 + 38, 0)

@@ -9,7 +9,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-from mesh.drill.crash import FILTER_LABELS, LABELS, PASSAGES_MAX, CrashPoints, Fate, fate_of, toll_of
+from mesh.drill.crash import (
+    FILTER_LABELS,
+    LABELS,
+    LONG_TIMES,
+    PASSAGES_MAX,
+    CrashPoints,
+    Fate,
+    fate_of,
+    toll_of,
+)
 
 
 def fate(life: int, *, seed: int = 1, worker: str = "w", requests: int = 10_000) -> Fate:
@@ -30,6 +39,15 @@ def test_every_label_comes_to_its_turn() -> None:
 
 
 @pytest.mark.parametrize("requests", [100, 10_000])
+def test_some_lives_are_long_where_workers_hold_leases(requests: int) -> None:
+    lives = [fate_of(1, "w", life, FILTER_LABELS, requests=requests, leases=True) for life in range(200)]
+    long = [one for one in lives if one.passage > PASSAGES_MAX[one.label]]
+    assert {one.label for one in long} == set(FILTER_LABELS)
+    assert len(lives) / 8 < len(long) < len(lives) / 2
+    assert all(one.passage <= PASSAGES_MAX[one.label] * LONG_TIMES for one in long)
+
+
+@pytest.mark.parametrize("requests", [100, 10_000])
 def test_a_life_is_no_longer_than_its_label_allows(requests: int) -> None:
     for life in range(200):
         found = fate(life, requests=requests)
@@ -41,6 +59,8 @@ def test_a_process_dies_at_its_passage_and_says_what_it_was_metering(tmp_path: P
         fate=Fate(label="first_byte", passage=2), journal=tmp_path / "journal", calm=tmp_path / "calm"
     )
     points.metering |= {"r-2", "r-1"}
+    points.worker = "w"
+    points.drawn.add("r-3")
     child = os.fork()
     if child == 0:
         points.reach("first_byte")
@@ -50,7 +70,13 @@ def test_a_process_dies_at_its_passage_and_says_what_it_was_metering(tmp_path: P
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     line = orjson.loads(points.journal.read_bytes())
-    assert line == {"pid": child, "label": "first_byte", "metering": ["r-1", "r-2"]}
+    assert line == {
+        "pid": child,
+        "label": "first_byte",
+        "metering": ["r-1", "r-2"],
+        "worker": "w",
+        "drawn": ["r-3"],
+    }
 
 
 def test_nobody_dies_once_it_is_calm(tmp_path: Path) -> None:
@@ -64,9 +90,9 @@ def test_nobody_dies_once_it_is_calm(tmp_path: Path) -> None:
 
 def test_only_who_was_found_dead_of_sigkill_counts() -> None:
     journal = [
-        b'{"pid": 1, "label": "first_byte", "metering": ["a"]}',
-        b'{"pid": 2, "label": "before_event", "metering": []}',
-        b'{"pid": 3, "label": "after_settle", "metering": ["b"]}',
+        b'{"pid": 1, "label": "first_byte", "metering": ["a"], "worker": "w1", "drawn": ["d"]}',
+        b'{"pid": 2, "label": "before_event", "metering": [], "worker": "", "drawn": []}',
+        b'{"pid": 3, "label": "after_settle", "metering": ["b"], "worker": "w3", "drawn": ["e"]}',
     ]
     deaths = [
         b'{"name": "x", "pid": 1, "signal": 9}',
@@ -76,4 +102,5 @@ def test_only_who_was_found_dead_of_sigkill_counts() -> None:
     ]
     toll = toll_of(journal, deaths)
     assert (toll.kills, toll.bookkeeper_kills, toll.lost_taps) == (1, 1, frozenset({"a"}))
+    assert (toll.drawn, toll.workers) == (frozenset({"d"}), frozenset({"w1"}))
     assert toll.kills_by_label == dict.fromkeys(LABELS, 0) | {"first_byte": 1, "before_event": 1}

@@ -17,11 +17,19 @@ from mesh.local.layout import BASE
 
 GOOD: dict[str, Any] = {
     "requests_asked": 200,
+    "answered": 100,
+    "left": 20,
+    "refused_budget": 30,
+    "store_kills": 1,
+    "store_stalls": 1,
+    "leases_on": True,
+    "drawn": 1,
     "overspent": 0,
     "drift": 0,
     "leaked_holds": 0,
     "unknown": 5,
     "unknown_most": 5,
+    "unexplained": 0,
     "changed_again": 0,
     "replay_differs": 0,
     "kills": 10,
@@ -32,7 +40,7 @@ DRILL = DRILLS["budget-crash"]
 
 
 def setup() -> Setup:
-    return Setup(requests=200, seed=1, canary="", work=Path("/nowhere"), say=print)
+    return Setup(requests=200, seed=1, canary="", work=Path("/nowhere"), leases=True, say=print)
 
 
 def test_good_figures_pass() -> None:
@@ -41,12 +49,28 @@ def test_good_figures_pass() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "figure"),
+    [
+        ("answered", "answered"),
+        ("left", "answered"),
+        ("refused_budget", "answered"),
+        ("store_kills", "store_kills"),
+        ("store_stalls", "store_kills"),
+    ],
+)
+def test_a_drill_in_which_nothing_happened_proves_nothing(changed: str, figure: str) -> None:
+    assert judged(DRILL, setup(), GOOD | {changed: 0}).to_fields()["broken"] == [figure]
+
+
+@pytest.mark.parametrize(
     ("figure", "value"),
     [
+        ("drawn", 0),
         ("overspent", 1),
         ("drift", 1),
         ("leaked_holds", 1),
         ("unknown", 6),
+        ("unexplained", 1),
         ("changed_again", 1),
         ("replay_differs", 1),
         ("kills", 9),
@@ -58,6 +82,10 @@ def test_each_criterion_breaks_by_its_own_figure(figure: str, value: object) -> 
     verdict = judged(DRILL, setup(), GOOD | {figure: value})
     assert not verdict.passed
     assert verdict.to_fields()["broken"] == [figure]
+
+
+def test_nothing_needs_to_be_drawn_where_workers_hold_no_leases() -> None:
+    assert judged(DRILL, setup(), GOOD | {"leases_on": False, "drawn": 0}).passed
 
 
 def test_every_bug_can_be_planted_and_the_bounds_grow_with_the_length() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.events.event import Event, EventType
 from inference.twin.truth import Attempt
+from mesh.drill.crash import Toll
 from mesh.drill.judge import (
     AccountBooks,
     BookFigures,
@@ -20,6 +21,7 @@ from mesh.drill.judge import (
 )
 
 ORG = "acme"
+NOBODY_DIED = Toll(kills_by_label={})
 
 
 def attempt(rid: str, tokens: int, *, outcome: str = "stop", number: int = 0) -> Attempt:
@@ -76,9 +78,9 @@ def figures(
     *,
     reconciled: Reconciled | None = None,
     seen: tuple[Seen, ...] = (),
-    lost: tuple[str, ...] = (),
+    toll: Toll = NOBODY_DIED,
 ) -> BookFigures:
-    return book_figures(attempts, events, accounts, reconciled or Reconciled(), seen, frozenset(lost))
+    return book_figures(attempts, events, accounts, reconciled or Reconciled(), seen, toll)
 
 
 CLEAN = ([attempt("a", 30), attempt("b", 50)], [*granted("a", "b"), *settled("a", "b")])
@@ -128,9 +130,11 @@ def test_what_stays_unknown_is_no_drift_and_bounded_by_the_holds_of_lost_taps() 
     reconciled = Reconciled(
         unknown={"b": 100}, unknown_windows={"b": (ORG, ("org|month|0", "key/k|month|0"))}
     )
-    found = figures(attempts, events, books(130), reconciled=reconciled, lost=("b",))
-    assert (found.drift, found.unknown, found.unknown_most) == (0, 100, 100)
-    assert figures(attempts, events, books(130), reconciled=reconciled).unknown_most == 0
+    toll = Toll(kills_by_label={}, lost_taps=frozenset({"b"}))
+    found = figures(attempts, events, books(130), reconciled=reconciled, toll=toll)
+    assert (found.drift, found.unknown, found.unknown_most, found.unexplained) == (0, 100, 100, 0)
+    found = figures(attempts, events, books(130), reconciled=reconciled)
+    assert (found.unknown_most, found.unexplained) == (0, 100)
 
 
 def test_what_is_unknown_in_one_org_is_nothing_to_another() -> None:
@@ -140,16 +144,62 @@ def test_what_is_unknown_in_one_org_is_nothing_to_another() -> None:
     assert figures(attempts, events, [*books(80), other], reconciled=reconciled).drift == 0
 
 
-def test_tokens_of_a_request_that_no_event_names_are_drift_unless_a_lease_pays() -> None:
+def lease(kind: EventType, name: str, rest: int) -> Event:
+    return event(kind, f"lease/{name}/1", amounts={"held": str(rest)})
+
+
+def kept(**tokens: int) -> Reconciled:
+    """Leases that stay charged, by worker."""
+    windows = (ORG, ("org|month|0",))
+    return Reconciled(
+        unknown={f"lease/{name}/1": count for name, count in tokens.items()},
+        unknown_windows={f"lease/{name}/1": windows for name in tokens},
+    )
+
+
+LEASED = [lease(EventType.LEASE_GRANTED, "w", 90), lease(EventType.LEASE_EXPIRED, "w", 60)]
+W_DIED = Toll(kills_by_label={}, drawn=frozenset({"whose"}), workers=frozenset({"w"}))
+
+
+@pytest.mark.parametrize(
+    ("toll", "drift"),
+    [
+        (W_DIED, 0),
+        (NOBODY_DIED, 40),
+        (dataclasses.replace(W_DIED, drawn=frozenset()), 40),
+    ],
+)
+def test_tokens_of_a_request_that_no_event_names_are_drift_unless_a_dead_workers_lease_pays(
+    toll: Toll, drift: int
+) -> None:
     attempts, events = CLEAN
     attempts = [*attempts, attempt("whose", 40)]
-    assert figures(attempts, events, books(80)).drift == 40
-    reconciled = Reconciled(unknown={"lease/1": 60}, unknown_windows={"lease/1": (ORG, ("org|month|0",))})
-    events = [*events, event(EventType.LEASE_GRANTED, "lease/1"), event(EventType.LEASE_EXPIRED, "lease/1")]
+    assert figures(attempts, events, books(80), toll=toll).drift == 40, "no lease stays charged"
     org, key = books(80)
-    assert (
-        figures(attempts, events, [dataclasses.replace(org, used=140), key], reconciled=reconciled).drift == 0
+    found = figures(
+        attempts,
+        [*events, *LEASED],
+        [dataclasses.replace(org, used=140), key],
+        reconciled=kept(w=60),
+        toll=toll,
     )
+    assert found.drift == drift
+
+
+def test_leases_may_be_unknown_only_where_a_draw_is_untold_and_only_those_of_killed_workers() -> None:
+    attempts, events = CLEAN
+    untold = [*attempts, attempt("whose", 40)]
+    other = [lease(EventType.LEASE_GRANTED, "v", 50), lease(EventType.LEASE_EXPIRED, "v", 50)]
+
+    def judged(attempts: list[Attempt]) -> tuple[int, int, int]:
+        reconciled = kept(w=60, v=50)
+        found = figures(attempts, [*events, *LEASED, *other], books(80), reconciled=reconciled, toll=W_DIED)
+        return found.untold, found.unknown_most, found.unexplained
+
+    assert judged(untold) == (1, 60, 50)
+    assert judged(attempts) == (0, 0, 110)
+    back = lease(EventType.LEASE_RETURNED, "w", 60)
+    assert figures(untold, [*events, *LEASED, back], books(80), toll=W_DIED).unknown_most == 0
 
 
 @pytest.mark.parametrize(
@@ -168,6 +218,15 @@ def test_waste_counts_only_where_the_truth_log_bears_it_out(
     seen = (Seen(ending=ending, rid="a"),)
     found = figures(attempts, events, books(10), reconciled=Reconciled(waste={"a": 20}), seen=seen)
     assert (found.drift, found.waste) == (drift, 0 if drift else 20)
+
+
+@pytest.mark.parametrize(("received", "drift"), [(0, 0), (4, 0), (5, 2), (20, 32)])
+def test_what_a_client_had_when_it_left_is_no_waste(received: int, drift: int) -> None:
+    """14 are charged of 30: the prompt's 10 and 4 more."""
+    seen = (Seen(ending=Ending.LEFT, rid="a", received=received),)
+    attempts = [attempt("a", 30, outcome="client_gone")]
+    events, reconciled = [*granted("a"), *settled("a")], Reconciled(waste={"a": 16})
+    assert figures(attempts, events, books(14), reconciled=reconciled, seen=seen).drift == drift
 
 
 def test_an_attempt_that_was_refused_has_produced_nothing() -> None:

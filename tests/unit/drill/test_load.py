@@ -6,7 +6,7 @@ from itertools import islice
 
 import orjson
 
-from mesh.drill.load import RUSH, RUSH_EVERY, Ask, asks
+from mesh.drill.load import BUSY_BLOCKS, RUSH, RUSH_EVERY, Ask, asks
 
 KEYS = ["a", "b", "c"]
 
@@ -37,6 +37,11 @@ def test_all_clients_fall_on_one_budget_at_once() -> None:
     blocks = [{ask.key for ask in rushes[start : start + RUSH]} for start in range(0, len(rushes), RUSH)]
     calm = [set(KEYS)] * (RUSH_EVERY - 2)
     assert blocks == [set(KEYS), {"x"}, *calm, set(KEYS), {"y"}, *calm]
+
+
+def test_a_busy_key_is_asked_alone_for_a_while() -> None:
+    asked = list(islice(asks(1, KEYS, busy=True), RUSH * BUSY_BLOCKS * len(KEYS)))
+    assert [ask.key for ask in asked] == [key for key in KEYS for _ in range(RUSH * BUSY_BLOCKS)]
 
 
 def test_no_answer_can_come_from_a_cache() -> None:
