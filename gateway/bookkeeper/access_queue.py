@@ -89,8 +89,8 @@ class AccessQueue:
 
     async def first(self, count: int) -> Batch:
         """At most ``count`` of the oldest (a file of the spool comes whole); they stay. Nothing while the
-        spool's disk is at work: the ledger's events need not wait for it."""
-        if self._disk.locked():
+        spool's disk is at work and the books are: the ledger's events need not wait for it."""
+        if self._disk.locked() and not self.away:  # else an empty round would look as if they took entries
             return Batch()
         if self._reading.due():
             try:

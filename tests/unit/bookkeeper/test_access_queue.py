@@ -286,6 +286,19 @@ async def test_books_that_hang_without_an_error_are_spooled_past(
     await process.crashed()
 
 
+async def test_a_busy_spool_is_waited_for_only_while_the_books_are_away(tmp_path: Path) -> None:
+    process = Process(tmp_path, MemoryOutbox())
+    process.inbox.offer(access(0))
+    async with process.queue._disk:
+        assert (await process.queue.first(9)).events == ()
+        process.queue.away = True
+        asked = asyncio.create_task(process.queue.first(9))
+        await asyncio.sleep(0)
+        assert not asked.done()
+    assert [event.request_id for event in (await asked).events] == ids(0)
+    await process.crashed()
+
+
 async def test_the_last_round_leaves_nothing_in_memory(tmp_path: Path, disk: Disk) -> None:
     outbox = MemoryOutbox()
     process = Process(tmp_path, outbox)
