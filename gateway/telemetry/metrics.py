@@ -6,11 +6,21 @@ memory-mapped file there and gateway/api adds them up (prometheus_client, "Multi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.registry import Collector
 
 SECONDS_BUCKETS: Final = (
     0.0005,
@@ -78,8 +88,28 @@ def child(metric: _Metric, *values: str) -> _Metric:
 def exposition(directory: str) -> bytes:
     """All processes' metrics in Prometheus text form, from the multiprocess ``directory``."""
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]  # untyped upstream
+    registry.register(_AllProcesses(Path(directory)))
     return generate_latest(registry)
+
+
+class _AllProcesses(Collector):
+    """What MultiProcessCollector collects, but for files that were made a moment ago, or by a process that
+    died just then: they are empty, and the client library would fail over one, and all metrics with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in sorted(self._directory.glob("*.db")) if _size(file)]
+        merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # untyped upstream
+        return merged
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a dead process's live gauges, removed since they were listed
+        return 0
 
 
 def forget_process(pid: int, directory: str) -> None:
