@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from gateway.budget.policy import BudgetPolicy
 from gateway.contract.principal import Principal
+from gateway.keys.pseudonym import PSEUDONYM_CHARS, user_pseudonym
 from gateway.models.catalogue import Catalogue
-
-_PSEUDONYM_CHARS = 32
-"""128 bits: enough that no two users of an org meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +20,8 @@ class Secrets:
     cache_salt: bytes
 
     def user_pseudonym(self, principal: Principal) -> str:
-        """Stands for the user in events."""
-        return self._pseudonym("user", principal.org, principal.user)
+        """Stands for the user in events and accounts, for operators and usage too."""
+        return user_pseudonym(self.pseudonym, principal.org, principal.user)
 
     def end_user_pseudonym(self, principal: Principal, end_user: str) -> str:
         """Stands for the client's own end user; empty for none."""
@@ -34,7 +32,7 @@ class Secrets:
         return self._pseudonym("workflow", principal.org, workflow)
 
     def _pseudonym(self, *parts: str) -> str:
-        return hmac_hex(self.pseudonym, *parts)[:_PSEUDONYM_CHARS]
+        return hmac_hex(self.pseudonym, *parts)[:PSEUDONYM_CHARS]
 
     def engine_salt(self, principal: Principal) -> str:
         """Keeps prefixes of orgs apart in the engine's cache: its timing would tell one org's prompts
