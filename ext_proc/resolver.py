@@ -10,7 +10,7 @@ from ext_proc.background import Background
 from ext_proc.measures import Measures
 from ext_proc.phases.settlement import ENGINE_REFUSED
 from ext_proc.vocabulary import Resolution, Settle
-from gateway.budget.ledger import BudgetLedger
+from gateway.budget.ledger import BudgetLedger, Outcome
 from gateway.contract.errors import LedgerUnavailable
 from gateway.telemetry.log import EventLog
 
@@ -53,6 +53,9 @@ class Resolver:
         if resolved.first:
             by_tap = isinstance(deed, Settle) or deed.reason == ENGINE_REFUSED
             self._measures.resolved(resolved.outcome.value, by="tap" if by_tap else "admit")
+        if resolved.outcome is Outcome.UNKNOWN and isinstance(deed, Settle):
+            # Its books were lost or rebuilt without it, or it comes a day late: no account has these tokens.
+            self._log.warning("hold.not_known", org=deed.org, hold=deed.hold, tokens=deed.used.tokens)
         if resolved.overdraft:
             self._log.warning("hold.overdraft", org=deed.org, hold=deed.hold, tokens=resolved.overdraft)
 

@@ -20,7 +20,7 @@ class Secrets:
     cache_salt: bytes
 
     def user_pseudonym(self, principal: Principal) -> str:
-        """Stands for the user in events."""
+        """Stands for the user in events and accounts, for operators and usage too."""
         return user_pseudonym(self.pseudonym, principal.org, principal.user)
 
     def end_user_pseudonym(self, principal: Principal, end_user: str) -> str:

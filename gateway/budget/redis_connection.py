@@ -31,7 +31,7 @@ def connect(url: str, *, timeout: Millis, connections_max: int = CONNECTIONS_MAX
     Raises ValueError for another form.
     """
     if not url.startswith(("unix:///", "redis://", "rediss://")):
-        raise ValueError(f"store URL: must be unix:///path or redis://host:port/0, got {url!r}")
+        raise ValueError("store URL: must be unix:///path or redis://host:port/0")  # it may hold a password
     seconds = timeout / 1000
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,

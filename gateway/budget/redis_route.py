@@ -66,7 +66,7 @@ def connect_cluster(url: str, *, timeout: Millis) -> Any:
     whose answer was lost. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme != CLUSTER_SCHEME or not parts.hostname or not parts.port or parts.path not in ("", "/"):
-        raise ValueError(f"store URL: must be {CLUSTER_SCHEME}://host:port, got {url!r}")
+        raise ValueError(f"store URL: must be {CLUSTER_SCHEME}://host:port")  # it may hold a password
     seconds = timeout / 1000
     return _Cluster(
         host=parts.hostname,

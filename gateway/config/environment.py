@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
 S = TypeVar("S")
 PREFIX: Final = "TIDEGATE_"
+_LOGIN: Final = re.compile(r"(?<=://)[^/]*@")
+"""Of a URL: user and password."""
 
 
 class BadSetting(ValueError):
@@ -70,9 +73,10 @@ def load(settings: type[S], *, environment: Mapping[str, str] | None = None) -> 
 
 
 def effective(settings: object) -> dict[str, str]:
-    """The values in force by variable name, for the start-up log. Secrets are files, never variables."""
+    """The values in force by variable name, for the start-up log. Secrets are files, never variables, but for
+    the login of a store in its URL, which is left out."""
     return {
-        field.metadata["env"]: str(getattr(settings, field.name))
+        field.metadata["env"]: _LOGIN.sub("***@", str(getattr(settings, field.name)))
         for field in dataclasses.fields(settings)  # type: ignore[arg-type]  # any Settings class
     }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import orjson
+import pytest
+
 from ext_proc.effects import Performer
 from ext_proc.vocabulary import Extend, Resolution, Settle, Void
 from gateway.budget.certainty import Certainty
@@ -72,6 +75,14 @@ async def test_what_the_ledger_does_not_take_is_given_to_who_keeps_it_once() -> 
     assert kept.deeds == [SETTLE, void]
     await performer(filters, kept).resolve(SETTLE)
     assert len(kept.deeds) == 2
+
+
+async def test_a_settle_of_a_hold_that_no_ledger_knows_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    filters, kept = Filters(), Kept()
+    await performer(filters, kept).resolve(SETTLE)
+    assert kept.deeds == []
+    line = orjson.loads(capsys.readouterr().out)
+    assert (line["event"], line["hold"], line["tokens"]) == ("hold.not_known", HOLD, 7)
 
 
 async def test_what_the_drain_cuts_off_is_given_to_who_keeps_it() -> None:
