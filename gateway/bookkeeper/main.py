@@ -41,8 +41,10 @@ log = logger("bookkeeper")
 def _stores(settings: BookkeeperSettings, witness: Witness) -> tuple[RedisLedger, RedisOutbox]:
     if not is_identifier(settings.region):
         raise BadSetting(f"TIDEGATE_REGION: must match [a-z0-9][a-z0-9_-]{{0,62}}, got {settings.region!r}")
+    if settings.ledger_replicas < 0:
+        raise BadSetting(f"TIDEGATE_LEDGER_REPLICAS: must be 0 or more, got {settings.ledger_replicas}")
     try:
-        ledger = RedisLedger.connect(settings.ledger_url, clock=witness)
+        ledger = RedisLedger.connect(settings.ledger_url, clock=witness, replicas=settings.ledger_replicas)
         return ledger, RedisOutbox.connect(settings.ledger_url)
     except ValueError as error:
         raise BadSetting(f"TIDEGATE_LEDGER_URL: {error}") from None

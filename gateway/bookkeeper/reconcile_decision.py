@@ -171,7 +171,10 @@ def _judge(case: HoldCase, engines: EngineView, decided: Decisions, prices: Pric
         return  # what the access log names and the ledger never held: nothing moved
     if attempts:
         held = draw.amounts if draw else case.held
-        used = used_of(attempts[-1], prices.get((case.model, case.revision)), held.micro_usd)
+        record = within(attempts[-1], held)
+        decided.waste.extend(_tail(case, attempts[-1].tokens - record.tokens))
+        used = used_of(record, prices.get((case.model, case.revision)), held.micro_usd)
+        used = replace(used, micro_usd=min(used.micro_usd, held.micro_usd))
         decided.actions.append(
             SettleTo(org=case.org, hold=case.hold, used=used, attempts=len(attempts), draw=draw)
         )
@@ -199,9 +202,7 @@ def _judge_provisional(case: HoldCase, engines: EngineView, decided: Decisions, 
     whole = case.ended == COMPLETE or (case.ended == SEEN_CUT and _sent_on(case, attempts[-1]))
     most = case.held if whole else case.charged
     record = within(attempts[-1], most)
-    tail = attempts[-1].tokens - record.tokens
-    if tail > 0:
-        decided.waste.append(Waste(request=case.request_id, tokens=Tokens(tail), why="tail"))
+    decided.waste.extend(_tail(case, attempts[-1].tokens - record.tokens))
     if not whole and record.tokens == case.charged.tokens:
         decided.provisional += 1
         return
@@ -217,6 +218,11 @@ def _lease_of(case: HoldCase) -> HoldId:
     if case.lease or case.access is None or case.access.draw is None:
         return case.lease
     return case.access.draw.lease
+
+
+def _tail(case: HoldCase, tokens: int) -> Iterator[Waste]:
+    if tokens > 0:
+        yield Waste(request=case.request_id, tokens=Tokens(tokens), why="tail")
 
 
 def _waste(case: HoldCase, engines: EngineView) -> Iterator[Waste]:

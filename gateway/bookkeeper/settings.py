@@ -14,6 +14,9 @@ class BookkeeperSettings:
 
     listen: Path = setting("LISTEN", "Unix socket to serve on")
     ledger_url: str = setting("LEDGER_URL", "ledger Valkey: unix:///path or redis://host:port/0")
+    ledger_replicas: int = setting(
+        "LEDGER_REPLICAS", "replicas that must have a settle before it is believed", default=0
+    )
     books_dir: Path = setting("BOOKS_DIR", "directory of the event segments; one writer")
     access_spool_dir: str = setting(
         "ACCESS_SPOOL_DIR",

@@ -190,6 +190,7 @@ local function adjust(keys, args)
   local adjusted, bare = books.prefix .. 'adjusted', { account, '' }
   local forget_at = redis.call('ZSCORE', adjusted, args[3])
   if forget_at and tonumber(forget_at) > books.now then
+    redis.call('HSET', keys[1], 'epoch', args[1]) -- as touch: a WAIT behind it covers what the first call wrote
     return standing_lines(books, (lists_of(books, bare, 1, 1, nil)))
   end
   local window = args[8] ~= '' and window_of(args[8]) or nil

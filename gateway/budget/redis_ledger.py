@@ -1,11 +1,11 @@
 """The ledger in Valkey 9 or Redis 7, alone or a cluster: each verb is one call of a function in ledger.lua.
 
 Keys, epochs and terms: redis_keys.py; how books are opened: redis_session.py. With ``replicas``, what holds
-or posts tokens (reserve, settle, void, lease, draw) is confirmed only once so many replicas have it; if they
-do not say so in time the caller gets LedgerUnavailable and may repeat it: the ids make it one. That also
-fences a primary whose replicas follow another one: it can confirm nothing. Keep ``replicas`` below the number
-of replicas there are, or a single one lost stops all; and set the servers' ``min-replicas-to-write`` likewise
-where other programs write too.
+or posts tokens or changes a budget (reserve, settle, void, lease, draw, adjust) is confirmed only once that
+many replicas have it; if they do not say so in time the caller gets LedgerUnavailable and may repeat it: the
+ids make it one. That also fences a primary whose replicas follow another one: it can confirm nothing. Keep
+``replicas`` below the number of replicas there are, or a single one lost stops all; and set the servers'
+``min-replicas-to-write`` likewise where other programs write too.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class RedisLedger:
         account = adjustment.account
         window = account.windows[0] if account.windows else None
         try:
-            lines = await self._call(
+            lines = await self._session.call(
                 "adjust",
                 org,
                 adjustment.id,
@@ -221,6 +221,7 @@ class RedisLedger:
                 window_text(window) if window else "",
                 adjustment.policy_version,
                 windows_text(adjustment.policy_windows),
+                confirmed=True,
             )
         except WindowRefused as error:
             if window is None or str(error) == "many":

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.budget.ledger import Granted, Outcome
+from gateway.budget.ledger import Adjustment, AdjustmentKind, Granted, Outcome
 from gateway.budget.redis_connection import connect
 from gateway.budget.redis_keys import EPOCH_KEY, org_key, term_of
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.redis_promotion import promote
+from gateway.budget.window import Account
 from gateway.contract.errors import LedgerEmptied, LedgerUnavailable
 from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import Millis
@@ -187,6 +188,13 @@ async def test_what_is_repeated_is_confirmed_anew(pair: Pair) -> None:
     ledger = pair.ledger(pair.url, replicas=0)
     await ledger.found_epoch(fresh=True)
     await ledger.reserve(want("h", MUCH, units=10))
+    freeze = Adjustment(
+        id=HoldId("a"),
+        kind=AdjustmentKind.FREEZE,
+        account=Account(id=MUCH.id, windows=()),
+        actor="op",
+        reason="leak",
+    )
     pair.replica.freeze()
     hasty = [pair.ledger(pair.url, deadline=Millis(400)) for _ in range(3)]
     for one in hasty[:2]:
@@ -194,7 +202,11 @@ async def test_what_is_repeated_is_confirmed_anew(pair: Pair) -> None:
             await one.settle(ORG, H, used(3))
     with pytest.raises(LedgerUnavailable):
         await hasty[2].void(ORG, H, reason="x")
+    for one in [pair.ledger(pair.url, deadline=Millis(400)) for _ in range(2)]:
+        with pytest.raises(LedgerUnavailable):
+            await one.adjust(ORG, freeze)
     pair.replica.thaw()
+    assert all(one.frozen for one in await pair.ledger(pair.url).adjust(ORG, freeze))
     again = await pair.ledger(pair.url).settle(ORG, H, used(3))
     assert (again.first, again.posted.tokens) == (False, 3)
 

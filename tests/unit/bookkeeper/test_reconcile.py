@@ -50,6 +50,20 @@ async def test_a_blind_charge_becomes_what_the_engine_says_in_tokens_and_money()
     assert (entry["type"], entry["a.used_micro_usd"]) == ("hold.corrected", "3")
 
 
+async def test_an_engine_that_went_past_what_was_held_overdraws_nothing() -> None:
+    world = World()
+    granted = await world.hold("r")
+    await world.ledger.settle(ORG, HoldId("r"), Amounts(), certainty=Certainty.UNKNOWN)
+    world.prices = {
+        ("m", "1"): Prices(prompt=MicroUsd(20_000), cached=MicroUsd(10_000), completion=MicroUsd(80_000))
+    }
+    world.engine.records = [attempt("r", 8, 5_000)]
+    report = await world.reconcile(idle=True)
+    assert (report.corrected, await world.used_and_held()) == (1, (98, 0))
+    assert int(world.ledger.outbox[-1]["a.used_micro_usd"]) <= granted.amounts.micro_usd
+    assert [(one["tokens"], one["why"]) for one in report.waste] == [(4_910, "tail")]
+
+
 async def test_without_a_price_the_money_stays_as_it_was_charged() -> None:
     world = World()
     granted = await world.hold("r")
