@@ -147,6 +147,8 @@ class Keys:
         for model in principal.models:
             if model not in ("*", *self._models):
                 raise unknown("model", model, ["*", *self._models])
+        if not principal.models:
+            raise BadValue("models: none is named", "name those it may use, or * for all")
         if max(len(principal.models), len(principal.scopes)) > GRANTS_MAX:
             raise BadValue("models or scopes: too many", f"name at most {GRANTS_MAX}")
         for scope in principal.scopes:

@@ -57,10 +57,11 @@ def groups_from(text: str) -> tuple[str, ...]:
 
 
 def span_from(first: str | None, last: str | None, *, now: UnixMillis) -> tuple[UnixMillis, UnixMillis]:
-    """From the beginning of one day to the end of another, both in UTC; the last 30 days until now unless
+    """From the beginning of one day to the end of another, both in UTC; from 30 days before until now, unless
     said. Raises BadUsage."""
     until_ms = UnixMillis(now + 1 if last is None else _start("to", last) + DAY_MS)
     usual = until_ms - SINCE_DEFAULT // timedelta(milliseconds=1)
+    usual -= usual % _DAY_MS  # a day of which hours are missing looks like a quiet one
     since_ms = UnixMillis(usual if first is None else _start("from", first))
     if since_ms >= until_ms:
         raise BadUsage("from", "from: is after to", "name an earlier day")

@@ -28,7 +28,8 @@ def add(commands: Commands) -> None:
         if name == "logs":
             command.add_argument("part", nargs="?", metavar="PART", help="such as envoy or ext-proc-0")
             command.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-            command.add_argument("-n", "--lines", type=count, default=100, help="last lines (100)")
+            text = "last lines (100); of all parts, a fifth each"
+            command.add_argument("-n", "--lines", type=count, default=100, help=text)
 
 
 def _down(arguments: argparse.Namespace) -> int:

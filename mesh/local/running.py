@@ -87,12 +87,13 @@ def show_logs(layout: Layout, part: str | None, *, following: bool, lines: int =
             raise Refusal(f"no part {part!r}", f"known are {', '.join(known)}")
         logs = [layout.log(part)]
     width = max(len(name) for name in known)
+    shown = lines if part is not None else max(1, lines // 5)
 
     def prefix(log: Path) -> str:
         return "" if part is not None else f"{log.stem:{width}} | "
 
     for log in logs:
-        sys.stdout.writelines(f"{prefix(log)}{line}\n" for line in tail(log, lines if part else lines // 5))
+        sys.stdout.writelines(f"{prefix(log)}{line}\n" for line in tail(log, shown))
     sys.stdout.flush()
     if following:
         for log, line in follow(logs):

@@ -175,7 +175,7 @@ async def test_a_backup_gives_the_same_counters(
     await kept.client.flushall()
     restored = directory / "restored"
     assert copying.main(["restore", "--books", str(restored), "--from", url]) == copying.DONE
-    assert "replay --apply" in capsys.readouterr().err
+    assert "replay --apply" in capsys.readouterr().out
     kept.books = restored
     assert counters(replay_books(restored, LOCAL)[0].books()) == before
     assert await kept.replay("--apply") == replaying.DONE

@@ -108,6 +108,7 @@ async def test_a_revoked_key_is_refused_with_all_its_secrets_and_stays_so(desk: 
         (NewKey(org="other"), Unknown, "no org with a budget 'other': there are demo, empty"),
         (NewKey(org="demo", tier="gold"), Unknown, "no tier 'gold': there are standard"),
         (NewKey(org="demo", models=("huge",)), Unknown, "no model 'huge'"),
+        (NewKey(org="demo", models=()), BadValue, "models: none is named"),
         (NewKey(org="demo", scopes=("a b",)), BadValue, "scope 'a b'"),
         (NewKey(org="demo", scopes=tuple(f"s{n}" for n in range(65))), BadValue, "at most 64"),
     ],

@@ -12,6 +12,7 @@ from mesh.local.layout import RUN_PATH_CHARS_MAX, layout_of, prepare, refuse_ful
 from mesh.local.logfile import rotate, tail
 from mesh.local.part import PartView, State
 from mesh.local.refusal import Refusal, refusal_from
+from mesh.local.running import show_logs
 from mesh.local.status import Board, Overall, Status, read_status, status_from
 
 
@@ -137,3 +138,16 @@ def test_a_failed_write_is_one_line_with_its_mend(number: int, said: str) -> Non
     text = str(refusal_from(OSError(number, "strange"), "/s/status.json"))
     assert text.startswith(said)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(("lines", "shown"), [(1, 1), (4, 1), (10, 2)])
+def test_of_all_logs_each_shows_a_share_of_the_lines(
+    lines: int, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = layout_of(tmp_path)
+    layout.logs.mkdir()
+    for part in ("api", "envoy"):
+        layout.log(part).write_text("one\ntwo\nthree\n")
+    assert show_logs(layout, None, following=False, lines=lines) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 * shown and told[-1] == "envoy | three"
