@@ -16,13 +16,12 @@ from gateway.contract import headers
 from gateway.path import BUFFERED_BYTES_MAX
 from gateway.sidecar import wire
 from mesh.compile import Endpoint, compile_mesh
-from tests.harness.gateway import free_ports
+from tests.harness.gateway import UNTIL_S, free_ports
 from tests.harness.scripted import ScriptedSidecar, admission, routed
 from tests.harness.trap import ENVOYS, envoy_binary
 from tests.unit.mesh import policy
 
 SOON = "0.2s"
-UNTIL_S = 20.0
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,7 +149,6 @@ async def test_time_outs_are_504_in_openais_shape(version: str, tmp_path: Path) 
             sidecar.admit = admitted_to(pool, stream)
             answer = await client.post("/v1/chat/completions", json={})
             assert_ours(answer, 504, "timeout")
-            assert answer.elapsed.total_seconds() < 5
 
 
 async def test_the_longest_stream_ends_as_a_time_out(tmp_path: Path) -> None:
