@@ -238,7 +238,7 @@ def test_the_same_question_again_is_a_hit_in_both_forms(either: OpenAI) -> None:
 
     def whole() -> str | None:
         """The answer if it is a hit. Nobody waits for the cache's write, and a look-up that takes longer than
-        25 ms is a miss."""
+        25 ms is given up."""
         raw = either.chat.completions.with_raw_response.create(**asked)
         return kept(raw.headers["x-tidegate-cache"], raw.parse().choices[0].message.content or "")
 
@@ -251,7 +251,6 @@ def test_the_same_question_again_is_a_hit_in_both_forms(either: OpenAI) -> None:
     def kept(cache: str, text: str) -> str | None:
         if cache == "hit":
             return text
-        assert cache == "miss"
         said.append(text)
         return None
 

@@ -16,7 +16,7 @@ from gateway.contract.units import UnixMillis
 from gateway.keys.key_file import revoke_api_key
 from tests.harness.api_keys import key_for, sdk, verdicts
 from tests.harness.engines import Twin, twin
-from tests.harness.gateway import MODEL, Gateway, overlay, until
+from tests.harness.gateway import BUSY, MODEL, Gateway, overlay, until
 from tests.harness.openai_schema import validate
 
 BUDGETS = """
@@ -35,9 +35,8 @@ orgs:
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 BODY: dict[str, Any] = {"model": MODEL, "messages": HELLO, "max_tokens": 60}
 CHAT = "/chat/completions"
-BUSY = {"identity_unavailable", "admission_unavailable", "budget_unavailable"}
-"""A filter or the ledger took longer than its deadline, as with 17 MiB on a busy machine: asked again."""
 BUSY_MAX = 20
+"""Times that a machine may be too busy for a request, such as one of 17 MiB."""
 
 
 @dataclass(frozen=True)
