@@ -31,8 +31,8 @@ UNTIL_S = 60.0
 """How long a test waits for something that takes milliseconds, or a second of processes' starts, on a machine
 that is slow and busy."""
 BUSY = frozenset({"identity_unavailable", "admission_unavailable", "budget_unavailable"})
-"""Refusals because a filter or the ledger took longer than its deadline, 50 ms to a second, as on a busy machine:
-no word about engines or budgets, and to be asked again."""
+"""Refusals because a filter or the ledger took longer than its deadline, 50 ms to a second, as on a machine
+that is busy: no word about engines or budgets, and to be asked again."""
 _given: set[int] = set()
 """Ports that ``free_ports`` has given away: between that and their listener nobody else gets them."""
 
