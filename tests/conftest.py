@@ -3,6 +3,7 @@ real SGLang is installed and loaded while the tests before its own run."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def _kind(item: pytest.Item) -> str | None:
     """Of the real SGLang that the test asks."""
     marker = item.get_closest_marker("real_sglang")
     return None if marker is None else str(marker.args[0])
+
+
+@pytest.hookimpl
+def pytest_collection_finish() -> None:
+    """Ten thousand tests are a million objects: to look through them for garbage again and again would stop
+    this process, in which Envoy's scripted sidecars live too, for as long as their deadlines."""
+    gc.collect()
+    gc.freeze()
 
 
 _SGLANGS = pytest.StashKey[Sglangs]()

@@ -61,7 +61,7 @@ def span_from(first: str | None, last: str | None, *, now: UnixMillis) -> tuple[
     said. Raises BadUsage."""
     until_ms = UnixMillis(now + 1 if last is None else _start("to", last) + DAY_MS)
     usual = until_ms - SINCE_DEFAULT // timedelta(milliseconds=1)
-    usual -= usual % _DAY_MS  # a day of which hours are missing looks like a quiet one
+    usual -= usual % DAY_MS  # a day of which hours are missing looks like a quiet one
     since_ms = UnixMillis(usual if first is None else _start("from", first))
     if since_ms >= until_ms:
         raise BadUsage("from", "from: is after to", "name an earlier day")

@@ -14,8 +14,8 @@ from tests.clients.served import Served, ask
 from tests.harness.engines import Twin
 from tests.harness.gateway import MODEL, until
 
-IMPATIENT_S = 0.4
-"""Longer than the way through the gateway, far shorter than the engine's stall, which has no end."""
+IMPATIENT_S = 2.0
+"""Longer than the way through the gateway on a slow machine; the engine's stall has no end."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

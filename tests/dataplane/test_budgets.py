@@ -13,10 +13,12 @@ import yaml
 from openai import OpenAI
 
 from gateway.budget.ledger import Adjustment, AdjustmentKind
+from gateway.budget.redis_connection import connect
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.budget.window import Account
 from gateway.contract.ids import AccountId, HoldId, KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
+from gateway.contract.units import Millis
 from gateway.keys.key_file import create_api_key
 from tests.harness.api_keys import key_for, sdk
 from tests.harness.engines import Twin
@@ -44,7 +46,10 @@ orgs:
   soft: {limits: [{tokens: 1, per: day, enforcement: soft}, {tokens: 1, per: hour, enforcement: shadow}]}
   frozen: {}
 """
-SLOW_MS = 400
+SLOW_MS = 2_000
+"""How long one is in flight: another is refused, or sent to wait, meanwhile, on a slow machine too."""
+PATIENT = Millis(5000)
+"""A test's own ledger calls are not about deadlines."""
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +226,8 @@ def test_a_soft_limit_warns_and_a_shadow_limit_says_nothing(callers: dict[str, O
 
 def freeze(gateway: Gateway, kind: AdjustmentKind) -> None:
     async def adjust() -> None:
-        ledger = RedisLedger.connect(f"unix://{gateway.state / 'run' / 'ledger.sock'}")
+        client = connect(f"unix://{gateway.state / 'run' / 'ledger.sock'}", timeout=PATIENT)
+        ledger = RedisLedger(client, deadline=PATIENT)
         account = Account(id=AccountId("org"), windows=())
         change = Adjustment(
             id=HoldId(f"test-{kind}"), kind=kind, account=account, actor="a test", reason="to see it"

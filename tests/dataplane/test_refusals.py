@@ -13,7 +13,7 @@ import pytest
 
 from gateway.contract.ids import KeyId
 from gateway.keys.key_file import revoke_api_key
-from tests.harness.api_keys import key_for, sdk
+from tests.harness.api_keys import key_for, sdk, verdicts
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, free_ports, overlay, until
 
@@ -94,16 +94,13 @@ def test_max_tokens_is_clamped_to_what_can_be_paid_and_says_so(small: Gateway) -
     assert 16 <= int(raw.headers["x-tidegate-clamped-max-tokens"]) < 400
 
 
-def test_a_revoked_key_is_refused_within_a_second_by_every_worker(small: Gateway) -> None:
+def test_a_revoked_key_is_refused_by_every_worker(small: Gateway) -> None:
     key = key_for(small, "demo", key="k-gone")
     assert revoke_api_key(small.state / "secrets" / "api_keys.json", KeyId("k-gone"))
-
-    def refused() -> bool:
-        headers = {"authorization": f"Bearer {key}"}
-        asked = [httpx.get(f"{small.base_url}/models", headers=headers) for _ in range(6)]
-        return {answer.status_code for answer in asked} == {401}
-
-    until(refused, "refused by every worker", seconds=2)
+    until(lambda: verdicts(small, key) == {"api_key_revoked"}, "refused by every worker")
+    with pytest.raises(openai.AuthenticationError) as caught:
+        sdk(small, key).models.list()
+    assert code_of(caught.value) == "api_key_revoked"
 
 
 def test_a_changed_budget_is_in_force_soon_and_a_bad_one_keeps_the_last_good(
@@ -160,8 +157,5 @@ def test_every_decision_is_in_the_books_and_they_verify(small: Gateway) -> None:
         return report if report["events"] > 0 and not report["problems"] else None
 
     report = until(verified, "verified books")
-    kinds = set()
-    for segment in sorted((small.state / "books").rglob("*.jsonl")):
-        for line in segment.read_text().splitlines():
-            kinds.add(json.loads(line)["event"]["type"])
+    kinds = {event["type"] for event in small.events()}
     assert {"hold.granted", "hold.settled", "hold.refused", "access"} <= kinds, report

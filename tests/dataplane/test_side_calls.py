@@ -66,13 +66,7 @@ def test_an_access_log_that_survives_envoys_death(tmp_path: Path) -> None:
                     ids.add(client.get("/models").headers["x-request-id"])
 
             def recorded() -> set[str]:
-                found = set()
-                for segment in sorted((gateway.state / "books").rglob("*.jsonl")):
-                    for line in segment.read_text().splitlines():
-                        event = json.loads(line)["event"]
-                        if event["type"] == "access":
-                            found.add(event["request_id"])
-                return found
+                return {event["request_id"] for event in gateway.events() if event["type"] == "access"}
 
             until(lambda: ids <= recorded(), "every entry is in the books")
             old = gateway.pid("envoy")

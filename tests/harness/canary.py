@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,10 +133,11 @@ def needles(state: Path) -> dict[str, str]:
 
 
 def _texts(gateway: Gateway) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(gateway.state.rglob("*")):
-        inside = path.relative_to(gateway.state).parts
-        if inside[0] not in _SKIPPED and path.is_file() and not path.is_symlink():
+    for path in _files(gateway.state):
+        try:
             yield str(path), path.read_bytes()
+        except FileNotFoundError:
+            continue  # its writer has put another in its place
     for name, client, paths in (
         (
             "operators",
@@ -150,6 +152,15 @@ def _texts(gateway: Gateway) -> Iterator[tuple[str, bytes]]:
                     yield f"{name} {page}", client.get(page).content
                 except httpx.TransportError:
                     continue  # the test has ended that part
+
+
+def _files(state: Path) -> Iterator[Path]:
+    """What may hold no secret. Processes are writing there: ``os.walk`` passes over what has just gone."""
+    for folder, _, names in os.walk(state):
+        for path in (Path(folder) / name for name in sorted(names)):
+            inside = path.relative_to(state).parts
+            if inside[0] not in _SKIPPED and path.is_file() and not path.is_symlink():
+                yield path
 
 
 def _admin(gateway: Gateway) -> httpx.Client:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.harness.valkey import START_S, valkey_binary
+from tests.harness.valkey import START_S, free_port, valkey_binary
 
 NODES: Final = 3
 SLOTS: Final = 16384
@@ -59,14 +59,10 @@ class Cluster:
 def _free_port() -> int:
     """One whose bus port is free as well. Raises RuntimeError."""
     for _ in range(100):
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            if port + _BUS > 65535:
-                continue
-            with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", port + _BUS))
-                return port
+        port = free_port()
+        with socket.socket() as bus, contextlib.suppress(OSError):
+            bus.bind(("127.0.0.1", port + _BUS))
+            return port
     raise RuntimeError("no free pair of ports")
 
 

@@ -23,7 +23,8 @@ from inference.twin.truth import Attempt, read
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tidegate" / "tools"
 """Where ``tidegate up`` keeps SGLang too: one installation per checkout."""
-TWIN_START_S = 10.0
+TWIN_START_S = 60.0
+"""A second on an idle machine."""
 SGLANG_START_S = 240.0
 """20 s on an idle machine; its imports are slow on a busy one."""
 STOP_S = 15.0

@@ -8,6 +8,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.harness.listening import listening
+
 EVENT_GAP_S = 0.02
 
 
@@ -85,9 +87,5 @@ class Pod:
 async def pod() -> AsyncIterator[Pod]:
     """A pod on a free port of 127.0.0.1."""
     serving = Pod()
-    server = await asyncio.start_server(serving._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
-    serving.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(serving._serve, limit=64 * 1024 * 1024) as serving.port:
         yield serving
-    finally:
-        server.close()

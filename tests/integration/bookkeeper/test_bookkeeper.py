@@ -16,7 +16,7 @@ from gateway.events.segment import segments_of
 from gateway.sidecar import wire
 from gateway.sidecar.client import channel, serving
 from tests.harness.valkey import StoreProcess
-from tests.integration.bookkeeper.process import ORG, Bookkeeper, until, want
+from tests.integration.bookkeeper.process import ORG, UNTIL_S, Bookkeeper, until, want
 from tests.unit.bookkeeper.entries import logged, message, record
 
 
@@ -78,7 +78,7 @@ async def test_the_access_log_ends_holds(bookkeeper: Bookkeeper) -> None:
         await call.write(message(*rest, log_name=None))
         events = await bookkeeper.has(len(holds) + 1 + 3 + len(holds))
         await call.done_writing()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(UNTIL_S):
             assert await call == b""
     ended = {event.hold: (event.type, event.reason) for event in events if event.type is not EventType.ACCESS}
     assert ended == {
@@ -112,8 +112,9 @@ async def test_a_store_that_comes_back_is_used_again(bookkeeper: Bookkeeper, sto
         await until(lambda: _resolved(bookkeeper), "the hold of the outage is resolved")
     await bookkeeper.serves()
     await until(lambda: _said(bookkeeper, "outbox.recovered"), "the anchor is told again")
-    said = bookkeeper.said()
-    assert said.count("ledger.failing") == said.count("ledger.recovered") == 1
+    told = [event for event in bookkeeper.said() if event in ("ledger.failing", "ledger.recovered")]
+    # Each outage is told once, and its end once: a busy machine may have had more than the one made here.
+    assert told == ["ledger.failing", "ledger.recovered"] * (len(told) // 2) != []
     assert await bookkeeper.verified() == verify.CLEAN
 
 

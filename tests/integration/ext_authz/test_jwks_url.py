@@ -11,7 +11,9 @@ import pytest
 from ext_authz.keys.fetch import DOCUMENT_BYTES_MAX, FetchFailed, fetch
 from ext_authz.keys.jwks import UrlKeys
 from gateway.contract.clock import ManualClock
+from tests.harness.listening import listening
 from tests.unit.ext_authz import forge
+from tests.unit.ext_authz.conftest import Bench
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -46,13 +48,9 @@ def _body(body: bytes, status: str = "200 OK", headers: str = "") -> Answer:
 @asynccontextmanager
 async def _running() -> AsyncIterator[Server]:
     server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/jwks.json"
-    try:
+    async with listening(server.serve) as port:
+        server.url = f"http://127.0.0.1:{port}/jwks.json"
         yield server
-    finally:
-        listening.close()
-        await listening.wait_closed()
 
 
 async def test_keys_come_from_the_url_and_rotate() -> None:
@@ -122,8 +120,6 @@ async def test_nobody_listening_is_a_failure() -> None:
 
 async def test_token_that_names_a_key_url_causes_no_connection() -> None:
     """jku and x5u of a forged token: the canary hears nothing."""
-    from tests.unit.ext_authz.conftest import Bench
-
     async with _running() as canary:
         for member in ("jku", "x5u"):
             text = forge.token(key=forge.OTHER_RSA_KEY, header={member: canary.url})

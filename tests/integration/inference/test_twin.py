@@ -17,7 +17,8 @@ import pytest
 from tests.harness.engines import Twin, twin
 
 CHAT = "/v1/chat/completions"
-SOON_S = 5.0
+SOON_S = 60.0
+"""For what takes milliseconds, on a machine that is slow and busy."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def asked(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def client(engine: Twin) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=engine.url, timeout=10, trust_env=False)
+    return httpx.AsyncClient(base_url=engine.url, timeout=SOON_S, trust_env=False)
 
 
 def endless(rid: str, **fields: Any) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def test_the_record_survives_a_kill_and_goes_on_after_it(tmp_path: Path) -> None
 
 
 async def test_sigterm_drains(tmp_path: Path) -> None:
-    with twin(tmp_path, "--tokens-per-s", "100") as running:
+    with twin(tmp_path, "--tokens-per-s", "20") as running:  # four seconds, in which it still listens
         async with client(running) as http:
             long = asyncio.create_task(
                 http.post(CHAT, json=asked("long", rid="long", ignore_eos=True, max_tokens=80))

@@ -10,6 +10,7 @@ import pytest
 from gateway.sidecar.health import HealthBoard
 from gateway.sidecar.server import Sidecar
 from mesh.local.probes import GrpcHealth, HttpOk, Probe, ValkeyPing, is_ready
+from tests.harness.listening import listening
 from tests.harness.valkey import ledger_store
 
 
@@ -31,21 +32,20 @@ async def test_a_wrong_answer_is_not_ready(answer: bytes, tmp_path: Path) -> Non
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_unix_server(reply, tmp_path / "s.sock")
-    async with server:
+    async with listening(reply, tmp_path / "s.sock"):
         for probe in probes(tmp_path / "s.sock"):
             assert not await is_ready(probe)
 
 
 async def test_silence_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh.local.probes.PROBE_S", 0.05)
-    writers: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_unix_server(lambda _, writer: writers.append(writer), tmp_path / "s.sock")
-    async with server:
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(silent, tmp_path / "s.sock"):
         for probe in probes(tmp_path / "s.sock"):
             assert not await is_ready(probe)
-        for writer in writers:
-            writer.close()
 
 
 async def test_a_valkey_that_answers_is_ready() -> None:
@@ -84,8 +84,6 @@ async def test_http_over_a_port(tmp_path: Path) -> None:
         )
         writer.close()
 
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    port = int(server.sockets[0].getsockname()[1])
-    async with server:
+    async with listening(reply) as port:
         assert await is_ready(HttpOk(where=port, path="/ready"))
         assert not await is_ready(HttpOk(where=port, path="/other"))

@@ -14,6 +14,7 @@ from gateway.bookkeeper.aborting import LATE_S, QUEUE_MAX, Aborting
 from gateway.bookkeeper.access import Abort
 from gateway.contract.clock import ManualClock
 from gateway.events.event import Event, EventType
+from tests.harness.listening import listening
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
@@ -49,9 +50,7 @@ class Engine:
 @asynccontextmanager
 async def engine(answer: bytes = OK) -> AsyncIterator[Engine]:
     made = Engine(answer)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with listening(made.serve) as made.port:
         yield made
 
 
