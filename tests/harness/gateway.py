@@ -67,6 +67,12 @@ def until(ask: Callable[[], T | None], what: str, *, seconds: float = UNTIL_S) -
         time.sleep(0.02)
 
 
+def request_body(text: str, *, stream: bool = False, max_tokens: int = 20, **more: Any) -> dict[str, Any]:
+    """A chat completion's: ``text`` from the user, and ``more`` fields."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": MODEL, "messages": messages, "stream": stream, "max_tokens": max_tokens, **more}
+
+
 def overlay(directory: Path, files: Mapping[str, str]) -> Path:
     """A kustomize overlay on mesh/base whose policy files are replaced by ``files``."""
     directory.mkdir(parents=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
+import httpx
 import orjson
+import pytest
 
-from mesh.drill.load import BUSY_BLOCKS, RUSH, RUSH_EVERY, Ask, asks
+from mesh.drill.judge import Ending, Seen
+from mesh.drill.load import BUSY_BLOCKS, RUSH, RUSH_EVERY, Ask, Clients, asks
 
 KEYS = ["a", "b", "c"]
 
@@ -47,3 +51,16 @@ def test_a_busy_key_is_asked_alone_for_a_while() -> None:
 def test_no_answer_can_come_from_a_cache() -> None:
     assert len({ask.body("m") for ask in first(1)}) == 400
     assert {"messages", "prompt"} <= {name for ask in first(1) for name in orjson.loads(ask.body("m"))}
+
+
+@pytest.mark.parametrize(("chat", "received"), [(True, 2), (False, 3)])
+async def test_who_leaves_in_mid_stream_tells_what_it_had(chat: bool, received: int) -> None:
+    """A chat's first event is the role's."""
+    event = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers={"x-request-id": "r"}, stream=httpx.ByteStream(event * 3))
+    )
+    ask = replace(first(1)[0], stream=True, leaves_after_s=0.0, leaves_after_events=3, chat=chat)
+    clients = Clients("http://gateway", dict.fromkeys(KEYS, "k"), "m", 1)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert await clients.ask(client, ask) == Seen(ending=Ending.LEFT, rid="r", received=received)
