@@ -12,6 +12,7 @@ import pytest
 from gateway.contract import headers
 from gateway.path import hop
 from gateway.sidecar import wire
+from tests.harness.gateway import UNTIL_S
 from tests.harness.scripted import deciding_reply
 from tests.harness.trap import TrapStack
 
@@ -72,7 +73,7 @@ async def test_a_client_that_leaves_while_it_waits_ends_the_stream(stack: TrapSt
 
     stack.sidecar.admit = admit
     asking = asyncio.create_task(stack.chat())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(UNTIL_S):
         await waits.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

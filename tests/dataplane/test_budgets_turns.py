@@ -15,6 +15,7 @@ from gateway.budget.policy_limits import Limits
 from gateway.budget.window import Window, WindowKind
 from gateway.contract.ids import HoldId
 from gateway.sidecar import wire
+from tests.harness.gateway import UNTIL_S
 from tests.harness.scripted import struct
 from tests.harness.trap import TrapStack
 from tests.unit.ext_proc.asked import PRINCIPAL, RULES, SAY, budgets
@@ -24,7 +25,7 @@ ONE_AT_A_TIME = Limits(windows=(Window(kind=WindowKind.LIFETIME, limit=1, measur
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(UNTIL_S):
         while not condition():  # noqa: ASYNC110  # Envoy is another process and tells nobody
             await asyncio.sleep(0.01)
 

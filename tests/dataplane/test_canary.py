@@ -19,7 +19,7 @@ from gateway.contract.clock import SystemClock
 from mesh.local.credentials import mint_jwt
 from tests.harness import canary
 from tests.harness.engines import twin
-from tests.harness.gateway import MODEL, Gateway, until
+from tests.harness.gateway import MODEL, UNTIL_S, Gateway, until
 
 PARTS = ("envoy", "ext-proc", "ext-authz", "bookkeeper", "api", "valkey-ledger", "valkey-cache")
 
@@ -77,7 +77,7 @@ def _crash(gateway: Gateway, part: str, kind: signal.Signals) -> None:
     began = threading.Event()
     sender = threading.Thread(target=_stream, args=(gateway, began))
     sender.start()
-    assert began.wait(10)
+    assert began.wait(UNTIL_S)
     for pid in pids:
         os.kill(pid, kind)
     sender.join()

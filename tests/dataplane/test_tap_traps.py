@@ -17,6 +17,7 @@ from ext_proc.vocabulary import ResponseHeadersArrived
 from gateway.contract.units import UnixMillis
 from gateway.sidecar import wire
 from tests.harness import scripted
+from tests.harness.gateway import UNTIL_S
 from tests.harness.scripted import routed
 from tests.harness.trap import TrapStack
 
@@ -64,7 +65,7 @@ async def test_a_client_that_reads_late_does_not_crash_envoy(stack: TrapStack) -
     stack.pod.event_pad_bytes = 150_000
     body = {"model": "m", "messages": [], "stream": True}
     async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        await asyncio.wait_for(stack.pod.stream_sent.wait(), 20)
+        await asyncio.wait_for(stack.pod.stream_sent.wait(), UNTIL_S)
         received = b"".join([part async for part in answer.aiter_raw()])
     assert received.count(b'data: {"n":') == stack.pod.events
     assert received.endswith(b"data: [DONE]\n\n")
@@ -190,7 +191,7 @@ async def test_a_client_that_leaves_is_seen_by_the_tap_and_the_pod(stack: TrapSt
     body = {"model": "m", "messages": [], "stream": True}
     async with stack.client.stream("POST", "/v1/chat/completions", json=body) as answer:
         await anext(answer.aiter_raw())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(UNTIL_S):
         await ended.wait()
         await stack.pod.left.wait()
 
@@ -276,5 +277,5 @@ async def test_an_engine_that_does_not_stop_can_be_broken_off_behind_the_end(sta
             async for part in answer.aiter_raw():
                 received += part
     assert received == b"data: [DONE]\n\n"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(UNTIL_S):
         await stack.pod.left.wait()

@@ -17,6 +17,7 @@ from gateway.contract import headers
 from gateway.path import BUFFERED_BYTES_MAX
 from gateway.sidecar import wire
 from tests.harness import scripted
+from tests.harness.gateway import UNTIL_S
 from tests.harness.scripted import deciding_reply, routed, struct
 from tests.harness.trap import TrapStack
 
@@ -88,7 +89,7 @@ async def test_ext_authz_gone_is_503_and_heals(stack: TrapStack) -> None:
     assert (answer.status_code, error_code(answer)) == (503, "identity_unavailable")
     await stack.sidecar.start()
 
-    for _ in range(400):
+    for _ in range(1_200):
         if (await stack.chat()).status_code == 200:
             break
         await asyncio.sleep(0.05)
@@ -325,7 +326,7 @@ async def test_no_pod_is_503_with_retry_after(stack: TrapStack) -> None:
 async def test_the_hardened_listener_refuses(stack: TrapStack, raw: bytes, status: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
     writer.write(raw)
-    line = await asyncio.wait_for(reader.readline(), 10)
+    line = await asyncio.wait_for(reader.readline(), UNTIL_S)
     writer.close()
     assert line.split()[1] == status, line
     assert stack.sidecar.checks == 0

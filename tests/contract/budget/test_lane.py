@@ -57,9 +57,9 @@ async def test_a_connection_that_the_store_closed_is_opened_again(client: Any) -
 
 
 async def test_a_silent_store_fails_what_waits_and_the_next_call_works(store: StoreProcess) -> None:
-    client = connect(store.url, timeout=Millis(50))
+    client = connect(store.url, timeout=Millis(500))
     lane = Lane(client)
-    waiting = [lane.call("BLPOP", "empty", "0.2"), lane.call("ECHO", "behind")]
+    waiting = [lane.call("BLPOP", "empty", "2"), lane.call("ECHO", "behind")]
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(answer, RedisError | OSError) for answer in answers)
     assert await lane.call("ECHO", "well") == "well"

@@ -21,6 +21,7 @@ from mesh.local.proc import Identity, identity_of, is_alive
 from mesh.local.record import read_record
 from mesh.local.status import Overall, read_status
 from tests.harness.gateway import free_ports, until
+from tests.integration.mesh_local.toy_up import STOP_S
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -183,4 +184,4 @@ def test_a_second_ctrl_c_does_not_wait_for_the_stubborn(layout: Layout, start: S
     until(lambda: read_status(layout).state is Overall.STOPPING, "stopping")
     code, _, _ = end_after(process, signal.SIGINT)
     assert code == 0
-    assert time.monotonic() - began < 2.5, "its three seconds of grace are not waited for"
+    assert time.monotonic() - began < STOP_S / 2, "its grace is not waited for"

@@ -22,6 +22,9 @@ from mesh.local.screen import PlainScreen
 from mesh.local.up import Up, UpOptions
 from tests.integration.mesh_local.toys import toy, valkey
 
+STOP_S = 30.0
+"""Grace of the second toy: far longer than it takes to stop without it, also on a slow machine."""
+
 
 class NoPolicy:
     """Toys read no policy."""
@@ -39,7 +42,7 @@ class NoPolicy:
 def main(state: str, port: str, *words: str) -> int:
     def parts(region: Region) -> list[Part]:
         layout = region.layout
-        one, two = toy(layout, "one", after=("ledger",)), toy(layout, "two", *words)
+        one, two = toy(layout, "one", after=("ledger",)), toy(layout, "two", *words, stop_s=STOP_S)
         return [valkey(layout), one, two, toy(layout, "envoy-admin")]
 
     options = UpOptions(

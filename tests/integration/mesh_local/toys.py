@@ -23,7 +23,12 @@ TOY = Path(__file__).with_name("toy_server.py")
 
 
 def toy(
-    layout: Layout, name: str, *arguments: str, after: tuple[str, ...] = (), ready_s: float = 10.0
+    layout: Layout,
+    name: str,
+    *arguments: str,
+    after: tuple[str, ...] = (),
+    ready_s: float = 60.0,
+    stop_s: float = 3.0,
 ) -> Part:
     """A toy HTTP server on the socket ``name``; see toy_server.py for ``arguments``."""
     socket = layout.socket(name)
@@ -33,7 +38,7 @@ def toy(
         probe=HttpOk(where=socket, path="/"),
         after=after,
         ready_s=ready_s,
-        stop_s=3.0,
+        stop_s=stop_s,
     )
 
 
@@ -66,7 +71,7 @@ class Watcher:
         async with self._changed:
             self._changed.notify_all()
 
-    async def wait_for(self, wanted: Callable[[PartView], bool], *, seconds: float = 15.0) -> PartView:
+    async def wait_for(self, wanted: Callable[[PartView], bool], *, seconds: float = 60.0) -> PartView:
         """The first change, past or to come, that is ``wanted``."""
         async with asyncio.timeout(seconds), self._changed:
             while True:
