@@ -211,11 +211,13 @@ def _resolved(org: OrgState, event: Event, outcome: Outcome) -> bool:
         known = hold is not None and hold.outcome is Outcome.LIVE
     if certainty < Certainty.EXACT:
         org.keep(event.accounts, event.at_ms)
+    context = _context(event) if hold is None else hold.context
+    final = certainty is Certainty.EXACT  # nothing moves again: a day of these must fit in memory
     org.holds[HoldId(event.hold)] = RebuiltHold(
-        windows=event.accounts,
+        windows=() if final else event.accounts,
         amounts=held,
         version=_version(event),
-        context=_context(event) if hold is None else hold.context,
+        context={} if final else context,
         outcome=outcome,
         posted=used,
         certainty=certainty,

@@ -31,7 +31,8 @@ class RebuiltCounter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuiltHold:
-    """A hold that is live, or that was resolved within TOMBSTONE_TTL."""
+    """A hold that is live, or that was resolved within TOMBSTONE_TTL. Without windows and context once
+    nothing can correct it any more."""
 
     windows: tuple[str, ...]
     """Window ids (window.window_id)."""
