@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.config.durable_file import sync_directory
 from gateway.contract.ids import RegionName
-from gateway.events.base import sync_directory
 from gateway.events.chain import LINE_BYTES_MAX
 from gateway.events.codec import NotAnEvent, decode, encode
 from gateway.events.event import Event, EventType

@@ -20,6 +20,7 @@ from gateway.bookkeeper.checkpoint import dump
 from gateway.bookkeeper.object_store import ObjectStore
 from gateway.bookkeeper.rebuilding import replay_books
 from gateway.budget.calendar import DAY_MS
+from gateway.config.durable_file import replace_durably
 from gateway.contract.ids import RegionName
 from gateway.contract.units import UnixMillis
 from gateway.events.base import (
@@ -27,7 +28,6 @@ from gateway.events.base import (
     checkpoint_path,
     kept_segments,
     read_base,
-    replace_durably,
     write_base,
 )
 from gateway.events.chain import LINE_BYTES_MAX, BrokenLine, Record, read_line

@@ -15,8 +15,9 @@ from typing import Any, Final
 import orjson
 
 from gateway.bookkeeper.object_store import ObjectStore
+from gateway.config.durable_file import replace_durably
 from gateway.contract.ids import RegionName
-from gateway.events.base import checkpoint_path, kept_segments, read_base, replace_durably
+from gateway.events.base import checkpoint_path, kept_segments, read_base
 from gateway.events.chain import Anchor, BrokenLine, read_line
 from gateway.events.reading import Reader
 from gateway.events.segment import BASE, OPEN_MODE, SEALED_MODE, SUFFIX

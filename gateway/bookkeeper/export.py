@@ -24,9 +24,10 @@ import orjson
 from gateway.bookkeeper.arguments import Parser
 from gateway.bookkeeper.consumption import GROUPS, MEASURES, Totals, UsageRow, consumption_of, day_of
 from gateway.budget.calendar import DAY_MS
+from gateway.config.durable_file import replace_durably
 from gateway.contract.ids import RegionName
 from gateway.contract.units import TOKENS_MAX
-from gateway.events.base import BadBase, read_base, replace_durably
+from gateway.events.base import BadBase, read_base
 from gateway.events.reading import Reader
 from gateway.events.recovery import BooksDamaged
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.events.base import replace_durably
+from gateway.config.durable_file import replace_durably
 
 SCHEMES: Final = ("file", "s3", "gs", "gcs")
 

@@ -8,8 +8,6 @@ up to the anchor in the ledger.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.config.durable_file import replace_durably
 from gateway.contract.ids import RegionName
 from gateway.events.chain import genesis, is_hash
 from gateway.events.segment import BASE, segments_of
@@ -97,26 +96,3 @@ def write_base(directory: Path, base: Base) -> None:
 
 def _written(base: Base) -> bytes:
     return orjson.dumps(asdict(base), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def replace_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:
-    """``path`` holds ``data`` or what it held before, also after a loss of power. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Its names are on disk, and those taken away are not. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.config.durable_file import sync_directory
 from gateway.contract.clock import Clock
 from gateway.contract.ids import RegionName
-from gateway.events.base import sync_directory
 from gateway.events.chain import Anchor, line_of
 from gateway.events.event import Event, EventType
 from gateway.events.recovery import BooksDamaged, End, find_end

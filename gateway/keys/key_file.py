@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
+from gateway.config.durable_file import replace_durably
 from gateway.contract.ids import KeyId
 from gateway.contract.principal import Principal
 from gateway.contract.units import Millis, UnixMillis
@@ -38,26 +38,9 @@ class KeyConflict(ValueError):
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step, readable by this user only. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    """A revocation that a power cut undoes would be none: the new name reaches the disk too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Put ``data`` at ``path`` in one step, readable by this user only; a revocation that a power cut undoes
+    would be none. Raises OSError."""
+    replace_durably(path, data, mode=0o600)
 
 
 def new_text(key: KeyId) -> str:
