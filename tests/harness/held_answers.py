@@ -46,6 +46,7 @@ class HeldAnswers:
 
     def __init__(self, path: Path) -> None:
         """Nothing is kept back yet."""
+        self._path = path
         self._worker = path.rename(path.with_suffix(".worker"))
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._server.bind(str(path))
@@ -65,12 +66,13 @@ class HeldAnswers:
             line.flows.set()
 
     def close(self) -> None:
-        """Ends every connection."""
+        """Ends every connection; the worker has its place again."""
         self.release()
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._server.close()
+        self._worker.rename(self._path)
         for line in self._lines:
             with suppress(OSError):
                 line.worker.shutdown(socket.SHUT_RDWR)

@@ -248,6 +248,8 @@ def test_ctrl_c_in_an_install_ends_the_installer_and_frees_the_lock(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that finds it ignored, as behind nohup or in a background job, can never trap it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     installer = int(gate.read_text())
     os.killpg(process.pid, signal.SIGINT)  # what the terminal does
