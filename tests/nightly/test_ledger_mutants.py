@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import Phase, settings
+from redis.exceptions import ResponseError
 
 from gateway.budget.redis_library import library_text
+from gateway.contract.errors import LedgerUnavailable
 from tests.contract.budget.machine import LONG, run_machine
 from tests.harness.valkey import StoreProcess, ledger_store
 
@@ -98,8 +100,10 @@ def test_a_mutant_is_killed(name: str, store: StoreProcess) -> None:
     before, after = MUTANTS[name]
     original = library_text()
     assert original.count(before) == 1, "the mutant no longer fits the source"
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, LedgerUnavailable)) as died:
         run_machine(store, HUNT, original.replace(before, after))
+    # Some leave books behind over which the mutant itself stumbles; a store that is away kills none.
+    assert isinstance(died.value, AssertionError) or isinstance(died.value.__cause__, ResponseError)
 
 
 def test_random_histories_at_length(store: StoreProcess) -> None:

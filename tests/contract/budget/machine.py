@@ -305,11 +305,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock.advance_ms(millis)
         self.witness.advance_ms(millis)
 
-    @rule(off=st.integers(-1, 0), grace=st.sampled_from([0, LEASE_GRACE]))
-    def the_last_one_is_due(self, off: int, grace: int) -> None:
+    @rule(off=st.integers(-1, 0), grace=st.sampled_from([0, LEASE_GRACE]), swept=st.booleans())
+    def the_last_one_is_due(self, off: int, grace: int, swept: bool) -> None:
         """To the very millisecond, or the one before."""
         self.clock.now_ms = self.witness.now_ms = self.due + grace + off
         self.tick()
+        if swept:
+            self.expire(holds_max=100)
 
     @rule(millis=moves)
     def the_store_clock_leaps(self, millis: int) -> None:
