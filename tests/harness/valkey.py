@@ -102,6 +102,12 @@ class StoreProcess:
             connection.sendall(command + b"\r\n")
             return connection.recv(4096)
 
+    def write_first(self) -> None:
+        """From now on, until it is started anew, it answers once the disk has what it was told. With
+        ``everysec`` a store goes on answering for up to two seconds while its disk is at work, and SIGKILL
+        then loses that."""
+        assert self.ask(b"CONFIG SET appendfsync always").startswith(b"+OK")
+
     def kill(self) -> None:
         """SIGKILL and reap; nothing when it does not run."""
         if self._process is not None:

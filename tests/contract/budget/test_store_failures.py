@@ -181,6 +181,7 @@ async def test_a_frozen_store_is_unavailable_within_the_deadline_and_well_afterw
 
 
 async def test_a_killed_store_comes_back_with_its_books(own_store: StoreProcess, ledger: RedisLedger) -> None:
+    own_store.write_first()
     first = await ledger.reserve(want("h", THOUSAND, units=300))
     await ledger.reserve(want("i", THOUSAND, units=200))
     await ledger.settle(ORG, HoldId("i"), used(150))

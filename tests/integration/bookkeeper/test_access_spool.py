@@ -40,6 +40,7 @@ async def test_a_kill_while_the_books_are_away_loses_no_access_entry(
     async def emptied() -> bool:
         return [path.name for path in spool.iterdir()] == [LOCK]
 
+    store.write_first()
     bookkeeper.start()
     await bookkeeper.serves()
     before = len(await bookkeeper.has(await _noted(bookkeeper)))

@@ -97,6 +97,7 @@ async def test_the_access_log_ends_holds(bookkeeper: Bookkeeper) -> None:
 
 
 async def test_a_store_that_comes_back_is_used_again(bookkeeper: Bookkeeper, store: StoreProcess) -> None:
+    store.write_first()
     bookkeeper.start()
     await bookkeeper.serves()
     await bookkeeper.ledger.note(ORG, "cache.hit", {})
@@ -132,6 +133,7 @@ async def test_an_emptied_ledger_stays_closed(bookkeeper: Bookkeeper, running: b
     await bookkeeper.serves()
     await bookkeeper.ledger.note(ORG, "cache.hit", {})
     await bookkeeper.has(1)
+    await until(lambda: _clean(bookkeeper), "the anchor, which else would come after the store was emptied")
     if not running:
         assert bookkeeper.stop() == 0
     await bookkeeper.client.flushall()
@@ -141,6 +143,10 @@ async def test_an_emptied_ledger_stays_closed(bookkeeper: Bookkeeper, running: b
     await until(lambda: _not_serving(bookkeeper), "not serving")
     assert await bookkeeper.client.get("tg:epoch") is None
     assert await bookkeeper.verified() == verify.BROKEN
+
+
+async def _clean(bookkeeper: Bookkeeper) -> bool:
+    return await bookkeeper.verified() == verify.CLEAN
 
 
 async def _said(bookkeeper: Bookkeeper, event: str) -> bool:

@@ -35,6 +35,7 @@ async def _note_until(stop: asyncio.Event, bookkeeper: Bookkeeper) -> set[str]:
 async def test_ten_kills_and_a_dead_store(store: StoreProcess, directory: Path) -> None:
     chance = random.Random(11)
     bookkeeper = Bookkeeper(directory, store, program=PROGRAM)
+    store.write_first()
     bookkeeper.start()
     await until(lambda: _founded(bookkeeper), "epoch")
     stop = asyncio.Event()
