@@ -200,7 +200,7 @@ class Conversation:
         asking = self._asking = self._background.start("question", self._performer.ask(question))
         try:
             answer = await asyncio.shield(asking)
-        except Exception:
+        except Exception:  # whatever it failed with is its answer, and taken
             self._asking = None
             raise
         # Not when this is cancelled, be the answer there already: nobody has taken it, ``_settle_up`` does.

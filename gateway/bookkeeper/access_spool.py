@@ -191,7 +191,7 @@ class AccessSpool:
         except BlockingIOError:
             os.close(lock)
             raise SpoolLocked(errno.EAGAIN, "another bookkeeper keeps its entries here") from None
-        except BaseException:
+        except BaseException:  # whatever ended this, the lock must not outlive it
             os.close(lock)
             raise
         self._lock = lock

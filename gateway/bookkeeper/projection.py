@@ -154,8 +154,8 @@ class Projection:
             yield
         except BlockingIOError:
             raise ProjectionBusy("another process writes the projection") from None
-        except BaseException:
-            self._reader = None  # what was read is not in the table: begin at its last row again
+        except BaseException:  # also a stop: what was read is not in the table, begin at its last row again
+            self._reader = None
             raise
         finally:
             os.close(handle)

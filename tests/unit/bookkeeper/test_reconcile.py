@@ -10,10 +10,24 @@ from gateway.budget.ledger import Draw
 from gateway.budget.measure import Amounts
 from gateway.contract.ids import HoldId
 from gateway.contract.units import MicroUsd, Tokens, UnixMillis
+from gateway.events.event import Event
 from gateway.models.catalogue import Prices
 from tests.unit.bookkeeper.reconciling import NOW, ORG, World, access, attempt
 
 POD = "10.0.0.7:30000"
+
+
+def drawn(world: World, *, lasts_ms: int) -> Event:
+    """The access entry of a request that was granted out of the lease that was made last."""
+    return access(
+        "r",
+        upstream=POD,
+        lease="lease/dead/1",
+        lease_windows=world.ledger.outbox[-1]["accounts"],
+        held="100,10,90,7",
+        units="90",
+        hold_expires_at=str(NOW + lasts_ms),
+    )
 
 
 async def test_a_hold_that_no_engine_had_is_released_with_the_reason() -> None:
@@ -177,18 +191,7 @@ async def test_a_request_out_of_a_dead_workers_memory_is_charged_by_the_access_l
     """Its worker died before it told the ledger; the tap died too."""
     world = World()
     await world.lease("lease/dead/1", 500)
-    windows = world.ledger.outbox[-1]["accounts"]
-    world.log = [
-        access(
-            "r",
-            upstream=POD,
-            lease="lease/dead/1",
-            lease_windows=windows,
-            held="100,10,90,7",
-            units="90",
-            hold_expires_at=str(NOW + 900_000),
-        )
-    ]
+    world.log = [drawn(world, lasts_ms=900_000)]
     world.engine.records = [attempt("r", 8, 30)]
     report = await world.reconcile(idle=True)
     assert (report.settled, report.leases_returned) == (1, 1)
@@ -226,18 +229,7 @@ async def test_a_lease_stays_charged_where_an_attempt_belongs_to_nobody() -> Non
 async def test_what_stays_charged_with_a_lease_is_without_what_was_drawn_after_its_end() -> None:
     world = World()
     await world.lease("lease/dead/1", 500)
-    windows = world.ledger.outbox[-1]["accounts"]
-    world.log = [
-        access(
-            "r",
-            upstream=POD,
-            lease="lease/dead/1",
-            lease_windows=windows,
-            held="100,10,90,7",
-            units="90",
-            hold_expires_at=str(NOW + 7_200_000),
-        )
-    ]
+    world.log = [drawn(world, lasts_ms=7_200_000)]
     await world.expire_all()
     world.engine.records = [attempt("r", 8, 30), attempt("whose", 8, 30)]
     await world.reconcile(idle=True)
