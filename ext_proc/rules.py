@@ -36,6 +36,10 @@ class Secrets:
         to another."""
         return hmac_hex(self.cache_salt, "engine", principal.org)
 
+    def question_key(self) -> bytes:
+        """Key of the keys under which answers stand: who reads the store cannot test guesses of questions."""
+        return bytes.fromhex(hmac_hex(self.cache_salt, "question"))
+
     def entry_key(self) -> bytes:
         """Key of the seal on cache entries."""
         return bytes.fromhex(hmac_hex(self.cache_salt, "entry"))
@@ -48,3 +52,6 @@ class AdmitRules:
     catalogue: Catalogue
     budgets: BudgetPolicy
     secrets: Secrets
+    caching: CachePolicy = DEFAULT_CACHE_POLICY
+    off_buckets: frozenset[str] = frozenset()
+    """Those of the cache whose false hits broke their objective."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from ext_proc.cache.store import Lookup
+from ext_proc.cache.place import Place
+from ext_proc.cache.store import Keys, Lineage, Lookup
+from ext_proc.recall.words import Ask, Candidate, Served
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused
 from gateway.budget.measure import Amounts
@@ -94,6 +96,34 @@ class CacheAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecallAnswered:
+    """Answer to AskRecall: a candidate with its value (``lookup``), or ``reason``, a code. ``steps``: codes
+    and numbers, for the one who asks why."""
+
+    lookup: Lookup | None
+    candidate: Candidate | None
+    reason: str
+    steps: tuple[str, ...]
+    at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightJoined:
+    """Answer to JoinFlight. ``leads``: nobody else asks an engine for the same answer now."""
+
+    leads: bool
+    at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """Answer to AwaitLanding: what the one who leads has stored, if it has; None if the cache is away."""
+
+    lookup: Lookup | None
+    at_ms: UnixMillis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
     """The ledger was not asked: others wait for ``account``, and this request does not come before them."""
 
@@ -136,6 +166,9 @@ Event: TypeAlias = (
     | ResponseHeadersArrived
     | ResponseBodyArrived
     | CacheAnswered
+    | RecallAnswered
+    | FlightJoined
+    | Landed
     | HoldAnswered
     | TurnCame
     | OpeningOverdue
@@ -185,7 +218,31 @@ class AskCache:
     """Answered by CacheAnswered."""
 
     org: OrgId
+    keys: Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRecall:
+    """Is there an answer to a question that means the same? Answered by RecallAnswered."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinFlight:
+    """One of those who ask the same at the same time leads. Answered by FlightJoined."""
+
+    org: OrgId
     key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitLanding:
+    """Wait for the answer of the one who leads; answered by Landed."""
+
+    org: OrgId
+    keys: Keys
+    at_most: Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,13 +303,36 @@ class Extend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Put an answer into the cache; nobody waits for it."""
+    """Put an answer into the cache, and let recall remember its question; nobody waits for it."""
+
+    org: OrgId
+    place: Place
+    lineage: Lineage
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Land:
+    """This request leads and will store nothing: those who wait for it need not."""
 
     org: OrgId
     key: str
-    epoch: str
-    answer: bytes
-    ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A client says that ``entry`` does not answer the question ``asked``."""
+
+    org: OrgId
+    asked: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """A hit that was drawn to be compared with an engine's answer, off the path."""
+
+    served: Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,9 +355,10 @@ class ObserveAdmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserveLookup:
-    """Metrics: ``hit``, ``miss``, ``bypass`` or ``unavailable``."""
+    """Metrics: ``hit``, ``miss``, ``bypass`` or ``unavailable``; ``reason``: a hit's kind, else why not."""
 
     result: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,8 +399,10 @@ class CloseStream:
 
 
 Reply: TypeAlias = Continue | ReplyNow | TakeTime
-Question: TypeAlias = AskCache | Reserve
+Question: TypeAlias = AskCache | AskRecall | JoinFlight | Reserve
+Wait: TypeAlias = AwaitTurn | AwaitLanding
 Resolution: TypeAlias = Settle | Void
-Unawaited: TypeAlias = Extend | Store | Note | ObserveAdmission | ObserveLookup | ObserveAnswer | ObserveWaste
+Observation: TypeAlias = ObserveAdmission | ObserveLookup | ObserveAnswer | ObserveWaste
+Unawaited: TypeAlias = Extend | Store | Land | Bar | Verify | Note | Observation
 Deed: TypeAlias = Resolution | Unawaited
-Effect: TypeAlias = Reply | Question | AwaitTurn | Deed | AwaitOpening | CloseStream
+Effect: TypeAlias = Reply | Question | Wait | Deed | AwaitOpening | CloseStream

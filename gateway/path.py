@@ -90,6 +90,9 @@ CONNECTION_BYTES_MAX: Final = Bytes(7 * 1024 * 1024)
 RESPONSE_BYTES_MAX: Final = Bytes(6 * 1024 * 1024)
 """Most of one answer the tap keeps to meter, to mend and to cache; beyond it only a stream's usage is
 followed. Less than CONNECTION_BYTES_MAX: Envoy crashes when more than that waits for the tap."""
+LANDING: Final = Seconds(1.0)
+"""How long a request waits for the answer of another one that asks the same, before it asks an engine itself.
+A chat's user would rather pay than wait for longer."""
 HOLD_TTL: Final = Millis(15 * 60 * 1000)
 """How long an unresolved hold stays held. Longer than the longest stream (max_stream_duration
 10 min), so that only holds of dead processes expire; they are charged in full."""

@@ -1,8 +1,9 @@
 """The admit filter: may this request go on, how much may it use, do we know the answer already?
 
-    REQUEST_HEADERS -> REQUEST_BODY -> CACHE_ANSWER -> HOLD_ANSWER -> DECIDED
-                                   \\______________/    |  ^
-                                                       TURN
+    REQUEST_HEADERS -> REQUEST_BODY -> SEARCH -> HOLD_ANSWER -> DECIDED
+                                   \\________/    |  ^      ^
+                                             |   TURN      |
+                                             HIT_HOLD -----+
 A stream that dies before its decision was handed to Envoy releases what it holds; one that dies later
 does not: whether the decision arrived cannot be known here, and a hold released under a request that
 runs would make its tokens free. The access log or expiry then resolves it.
@@ -15,25 +16,31 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, ClassVar, Final, NoReturn
 
-from ext_proc.cache.policy import Place
 from ext_proc.phases import decision, limits, routing
+from ext_proc.phases.hit import barred, hit_deeds, hit_settled
 from ext_proc.phases.plan import Plan, draw_of, make_plan
+from ext_proc.phases.search import Answer, Found, Missed, Search, Step
 from ext_proc.rules import AdmitRules
 from ext_proc.stream import Effects, Machine
 from ext_proc.vocabulary import (
-    AskCache,
+    AwaitLanding,
     AwaitTurn,
     Behind,
     CacheAnswered,
     CloseStream,
     Continue,
+    Effect,
     Event,
+    FlightJoined,
     HoldAnswered,
+    Land,
+    Landed,
     Note,
     ObserveAdmission,
     ObserveLookup,
     PeerGone,
     Phase,
+    RecallAnswered,
     RequestBodyArrived,
     RequestHeadersArrived,
     Reserve,
@@ -42,13 +49,20 @@ from ext_proc.vocabulary import (
     Void,
 )
 from ext_proc.waiting import pause_before_retry
-from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
+from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.ledger import Granted, Refused
-from gateway.contract.errors import ContentTooLarge, GatewayError, RequestsLimited, Unavailable
-from gateway.contract.headers import WORKFLOW_KEPT
+from gateway.contract.errors import (
+    ContentTooLarge,
+    GatewayError,
+    LedgerUnavailable,
+    NotCached,
+    RequestsLimited,
+    Unavailable,
+)
+from gateway.contract.headers import CACHE_FEEDBACK_KEPT, WORKFLOW_KEPT
 from gateway.contract.ids import AccountId, RequestId
 from gateway.contract.principal import Principal
-from gateway.contract.units import Seconds
+from gateway.contract.units import Seconds, UnixMillis
 from gateway.events.event import EventType
 from gateway.openai.replay import NotReplayable
 from gateway.openai.terms import Endpoint
@@ -57,6 +71,7 @@ from gateway.path import BODY_BYTES_MAX, hop
 ABANDONED: Final = "client_gone"
 """Reasons of a void."""
 UNDECIDED: Final = "admission_failed"
+SEARCH_ANSWERS: Final = (CacheAnswered, RecallAnswered, FlightJoined, Landed)
 _OPEN_ENDED: Final = "ok"
 """Label ``code`` of an admission that was not refused."""
 
@@ -66,7 +81,10 @@ class AdmitStage(Enum):
 
     REQUEST_HEADERS = auto()
     REQUEST_BODY = auto()
-    CACHE_ANSWER = auto()
+    SEARCH = auto()
+    """Is the answer known already? (search.py)"""
+    HIT_HOLD = auto()
+    """It is, and it has a price."""
     HOLD_ANSWER = auto()
     TURN = auto()
     """It cannot be paid now and waits for its turn to try again."""
@@ -89,11 +107,14 @@ class Admit(Machine[AdmitStage]):
         self._principal: Principal | None = None
         self._endpoint: Endpoint | None = None
         self._cache_control = ""
+        self._cache_feedback = ""
         self._workflow = ""
         self._hidden: tuple[str, ...] = ()
         self._plan: Plan | None = None
-        self._cache = CacheStatus.BYPASS
-        self._store_under = ""
+        self._search: Search | None = None
+        self._missed = Missed(reason="", looked=False)
+        self._hit: tuple[Effect, ...] = ()
+        """The answer of a hit that is being paid."""
         self._granted: Granted | None = None
         self._waits = False
         """Whether Envoy has been told to wait."""
@@ -123,6 +144,7 @@ class Admit(Machine[AdmitStage]):
         self._principal = routing.principal_from(event.principal)
         routing.refuse_crowded(count=event.header_count, size_bytes=event.header_bytes)
         self._cache_control = event.headers.get("cache-control", "")
+        self._cache_feedback = event.headers.get(CACHE_FEEDBACK_KEPT, "")
         self._workflow = event.headers.get(WORKFLOW_KEPT, "")
         self._hidden = routing.hidden_from_engines(event.headers)
         self._endpoint = routing.endpoint_asked(event.headers, end_of_stream=event.end_of_stream)
@@ -144,33 +166,61 @@ class Admit(Machine[AdmitStage]):
             endpoint=self._endpoint,
             body=event.body,
             cache_control=self._cache_control,
+            cache_feedback=self._cache_feedback,
             workflow=self._workflow,
         )
         self._wait_left = plan.wait_max
-        if plan.cache_key:
-            return AdmitStage.CACHE_ANSWER, (AskCache(org=principal.org, key=plan.cache_key),)
-        return self._reserve(plan, ObserveLookup(result="bypass"))
+        self._search = Search(plan, off_buckets=self._rules.off_buckets)
+        stage, effects = self._follow(self._search.begin(), event.at_ms)
+        return stage, (*barred(plan), *effects)
 
-    def _looked_up(self, event: CacheAnswered) -> tuple[AdmitStage, Effects]:
+    def _searched(self, event: Answer) -> tuple[AdmitStage, Effects]:
+        return self._follow(self._searching().receive(event), event.at_ms)
+
+    def _follow(self, step: Step, now: UnixMillis) -> tuple[AdmitStage, Effects]:
+        match step:
+            case Found():
+                return self._answered(step, now)
+            case Missed():
+                return self._not_found(step)
+            case AwaitLanding(at_most=at_most):
+                return AdmitStage.SEARCH, (*self._take_time(Seconds(at_most + self._wait_left)), step)
+            case question:
+                return AdmitStage.SEARCH, (question,)
+
+    def _answered(self, found: Found, now: UnixMillis) -> tuple[AdmitStage, Effects]:
         plan = self._planned()
-        if event.lookup is None:
-            return self._reserve(plan, ObserveLookup(result="unavailable"))
-        self._store_under = Place(
-            key=plan.cache_key, epoch=event.lookup.epoch, ttl_seconds=plan.model.cache.ttl_seconds
-        ).to_text()
-        if not plan.directives.read:
-            return self._reserve(plan, ObserveLookup(result="bypass"))
-        self._cache = CacheStatus.MISS
-        answer, most = event.lookup.answer, plan.directives.max_age_s
-        if answer is not None and (most is None or event.at_ms - answer.stored_at <= most * 1000):
-            try:
-                reply = decision.from_cache(plan, answer, now=event.at_ms)
-            except NotReplayable:
-                return self._reserve(plan, ObserveLookup(result="miss"))
-            note = Note(org=plan.principal.org, kind=EventType.CACHE_HIT.value, context=plan.context)
-            observed = (ObserveLookup(result="hit"), self._observed("hit"))
-            return AdmitStage.DECIDED, (*observed, note, reply, CloseStream())
-        return self._reserve(plan, ObserveLookup(result="miss"))
+        trace = self._searching().trace if plan.caching.directives.only_if_cached else ""
+        try:
+            reply = decision.from_cache(plan, found, now=now, trace=trace)
+        except NotReplayable:
+            return self._not_found(Missed(reason="damaged", looked=True))
+        hit = (*hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
+        if plan.caching.rule.hit_micro_usd:
+            self._hit = hit
+            return AdmitStage.HIT_HOLD, (Reserve(request=plan.hit_request()),)
+        return AdmitStage.DECIDED, hit
+
+    def _not_found(self, missed: Missed) -> tuple[AdmitStage, Effects]:
+        """Raises NotCached where the client wants an engine's answer in no case."""
+        plan = self._planned()
+        self._missed = missed
+        if plan.caching.directives.only_if_cached:
+            self._reply_headers = decision.not_cached_headers(missed, self._searching().trace)
+            raise NotCached(f"There is no answer in the cache that may be served ({missed.reason}).")
+        result = "unavailable" if missed.reason == "unavailable" else "miss" if missed.looked else "bypass"
+        observed = ObserveLookup(result=result, reason=missed.reason)
+        return AdmitStage.HOLD_ANSWER, (observed, self._asked(plan))
+
+    def _hit_paid(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
+        plan, answer = self._planned(), event.answer
+        if isinstance(answer, Refused):
+            self._refuse_for_money(answer)
+        if isinstance(answer, LedgerUnavailable):
+            raise answer
+        if isinstance(answer, Behind):
+            raise AssertionError("a hit has no priority, so it stands behind nobody")
+        return AdmitStage.DECIDED, (hit_settled(plan, answer), *self._hit)
 
     def _held(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
         plan, answer = self._planned(), event.answer
@@ -179,11 +229,10 @@ class Admit(Machine[AdmitStage]):
         if not isinstance(answer, Granted):
             raise answer
         self._granted = answer
-        reply = decision.metered(
-            plan, answer, cache=self._cache, store_under=self._store_under, now=event.at_ms
-        )
+        place = self._searching().place()
+        reply = decision.metered(plan, answer, missed=self._missed, place=place, now=event.at_ms)
         reply = routing.toward_engine(reply, plan.request.endpoint, self._hidden)
-        self._granted = None
+        self._granted, self._search = None, None
         return AdmitStage.DECIDED, (self._observed("metered"), reply, CloseStream())
 
     def _wait_or_refuse(self, plan: Plan, answer: Refused | Behind) -> tuple[AdmitStage, Effects]:
@@ -194,13 +243,15 @@ class Admit(Machine[AdmitStage]):
         if pause is None:
             self._refuse_for_money(self._last_no)
         account = answer.account if isinstance(answer, Behind) else answer.standing.account
-        effects: list[Any] = []
-        if not self._waits:
-            self._waits = True
-            # Beyond the wait what the last try and the reply may take.
-            effects.append(TakeTime(at_most=Seconds(self._wait_left + hop("admit").deadline / 1000)))
-        effects.append(self._turn(plan, account, pause))
-        return AdmitStage.TURN, tuple(effects)
+        return AdmitStage.TURN, (*self._take_time(self._wait_left), self._turn(plan, account, pause))
+
+    def _take_time(self, wait: Seconds) -> tuple[TakeTime, ...]:
+        """Envoy takes it once: the first that waits asks for all waits."""
+        if self._waits:
+            return ()
+        self._waits = True
+        # Beyond the wait what the last try and the reply may take.
+        return (TakeTime(at_most=Seconds(wait + hop("admit").deadline / 1000)),)
 
     def _turn(self, plan: Plan, account: AccountId, pause: Seconds) -> AwaitTurn:
         return AwaitTurn(
@@ -230,22 +281,26 @@ class Admit(Machine[AdmitStage]):
         )
 
     def _gone(self, _: PeerGone) -> tuple[AdmitStage, Effects]:
-        return AdmitStage.CLOSED, ()
+        return AdmitStage.CLOSED, self._land()
 
-    def _gone_after(self, _: PeerGone | CacheAnswered) -> tuple[AdmitStage, Effects]:
+    def _gone_after(self, _: PeerGone | Answer) -> tuple[AdmitStage, Effects]:
         return self.stage, ()
+
+    def _joined_for_nobody(self, event: FlightJoined) -> tuple[AdmitStage, Effects]:
+        self._searching().receive(event)
+        return self.stage, self._land()
 
     def _gone_while_holding(self, _: PeerGone) -> tuple[AdmitStage, Effects]:
         if self._granted is not None:  # granted, and then we failed to say so
-            return AdmitStage.CLOSED, (self._void(UNDECIDED),)
+            return AdmitStage.CLOSED, (self._void(UNDECIDED), *self._land())
         return AdmitStage.ABANDONED, ()
 
     def _held_for_nobody(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
         if isinstance(event.answer, Refused | Behind):
-            return AdmitStage.CLOSED, ()
+            return AdmitStage.CLOSED, self._land()
         if isinstance(event.answer, Granted):
             self._granted = event.answer
-        return AdmitStage.CLOSED, (self._void(ABANDONED),)
+        return AdmitStage.CLOSED, (self._void(ABANDONED), *self._land())
 
     # --- replies ---
 
@@ -259,9 +314,6 @@ class Admit(Machine[AdmitStage]):
         reply = decision.unmetered(phase, request_id, principal)
         return AdmitStage.DECIDED, (self._observed("unmetered"), note, reply, CloseStream())
 
-    def _reserve(self, plan: Plan, observed: ObserveLookup) -> tuple[AdmitStage, Effects]:
-        return AdmitStage.HOLD_ANSWER, (observed, self._asked(plan))
-
     @staticmethod
     def _asked(plan: Plan) -> Reserve:
         priority = plan.tier.priority if plan.wait_max > 0 else None
@@ -271,7 +323,7 @@ class Admit(Machine[AdmitStage]):
         """The error as the reply, noted unless the ledger has written its own event."""
         unavailable = isinstance(error, Unavailable)
         # Who only stood behind others was never the ledger's to note.
-        asked = self.stage in (AdmitStage.HOLD_ANSWER, AdmitStage.TURN)
+        asked = self.stage in (AdmitStage.HIT_HOLD, AdmitStage.HOLD_ANSWER, AdmitStage.TURN)
         asked = asked and (unavailable or not isinstance(self._last_no, Behind))
         effects: list[Any] = [self._observed("unavailable" if unavailable else "refused", error.code)]
         principal = self._principal
@@ -287,7 +339,15 @@ class Admit(Machine[AdmitStage]):
             record=self._refusal_record(hold=asked and unavailable),
             headers=self._reply_headers,
         )
-        return (*effects, reply, CloseStream())
+        return (*effects, *self._land(), reply, CloseStream())
+
+    def _land(self) -> Effects:
+        """What is not asked of an engine will not be stored."""
+        search = self._search
+        if search is None or not search.leads:
+            return ()
+        self._search = None
+        return (Land(org=self._planned().principal.org, key=search.key),)
 
     def _refusal_record(self, *, hold: bool) -> AdmissionRecord | None:
         if self._plan is not None:
@@ -309,6 +369,11 @@ class Admit(Machine[AdmitStage]):
             raise AssertionError("no question is asked before there is a plan")
         return self._plan
 
+    def _searching(self) -> Search:
+        if self._search is None:
+            raise AssertionError("a search begins with its plan, and lasts until the decision")
+        return self._search
+
     def _void(self, reason: str) -> Void:
         plan = self._planned()
         draw = draw_of(plan, self._granted) if self._granted is not None else None
@@ -322,8 +387,10 @@ class Admit(Machine[AdmitStage]):
         (AdmitStage.REQUEST_HEADERS, PeerGone): _gone,
         (AdmitStage.REQUEST_BODY, RequestBodyArrived): _body,
         (AdmitStage.REQUEST_BODY, PeerGone): _gone,
-        (AdmitStage.CACHE_ANSWER, CacheAnswered): _looked_up,
-        (AdmitStage.CACHE_ANSWER, PeerGone): _gone,
+        **{(AdmitStage.SEARCH, answer): _searched for answer in SEARCH_ANSWERS},
+        (AdmitStage.SEARCH, PeerGone): _gone,
+        (AdmitStage.HIT_HOLD, HoldAnswered): _hit_paid,
+        (AdmitStage.HIT_HOLD, PeerGone): _gone_while_holding,
         (AdmitStage.HOLD_ANSWER, HoldAnswered): _held,
         (AdmitStage.HOLD_ANSWER, PeerGone): _gone_while_holding,
         (AdmitStage.TURN, TurnCame): _may_try,
@@ -331,6 +398,7 @@ class Admit(Machine[AdmitStage]):
         (AdmitStage.ABANDONED, HoldAnswered): _held_for_nobody,
         (AdmitStage.ABANDONED, PeerGone): _gone_after,
         (AdmitStage.DECIDED, PeerGone): _gone_after,
-        (AdmitStage.CLOSED, CacheAnswered): _gone_after,
+        **{(AdmitStage.CLOSED, answer): _gone_after for answer in SEARCH_ANSWERS},
+        (AdmitStage.CLOSED, FlightJoined): _joined_for_nobody,
         (AdmitStage.CLOSED, PeerGone): _gone_after,
     }

@@ -9,9 +9,10 @@ from typing import Final
 
 import orjson
 
-from ext_proc.cache.store import CachedAnswer
+from ext_proc.cache.place import Place
 from ext_proc.phases.limits import limit_texts, over_text, tightest_tokens
 from ext_proc.phases.plan import Plan, lease_windows_of
+from ext_proc.phases.search import Found, Missed
 from ext_proc.vocabulary import Continue, Phase, ReplyNow, Texts
 from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted
@@ -80,8 +81,10 @@ def unmetered(phase: Phase, request_id: RequestId, principal: Principal) -> Cont
     )
 
 
-def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str, now: UnixMillis) -> Continue:
-    """To the model's pool, with the body written anew. ``store_under``: the record's cache_key."""
+def metered(
+    plan: Plan, grant: Granted, *, missed: Missed, place: Place | None, now: UnixMillis
+) -> Continue:
+    """To the model's pool, with the body written anew. ``place``: where its answer belongs, if anywhere."""
     body = plan.request.engine_body(
         model=plan.model.engine_name,
         max_tokens=grant.units,
@@ -89,7 +92,12 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
         priority=plan.tier.priority,
         cache_salt=plan.engine_salt,
     )
-    record = _granted_record(plan, grant, cache=cache, store_under=store_under, now=now)
+    record = replace(
+        _granted_record(plan, grant, now=now),
+        cache=CacheStatus.MISS if missed.looked else CacheStatus.BYPASS,
+        cache_reason=missed.reason,
+        cache_key=place.to_text() if place is not None else "",
+    )
     return Continue(
         phase=Phase.REQUEST_BODY,
         set_headers={
@@ -110,9 +118,7 @@ def metered(plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str,
     )
 
 
-def _granted_record(
-    plan: Plan, grant: Granted, *, cache: CacheStatus, store_under: str, now: UnixMillis
-) -> AdmissionRecord:
+def _granted_record(plan: Plan, grant: Granted, *, now: UnixMillis) -> AdmissionRecord:
     tokens = limit_texts(tightest_tokens(grant.tightest), now=now)
     requests = limit_texts(grant.tightest.get(Measure.REQUESTS), now=now)
     _, micro_usd, _ = limit_texts(grant.tightest.get(Measure.MICRO_USD), now=now)
@@ -133,15 +139,13 @@ def _granted_record(
         reset_requests=requests[2],
         remaining_micro_usd=micro_usd,
         over=over_text(grant.over),
-        cache=cache,
-        cache_key=store_under,
         admitted_at_ms=now,
     )
 
 
-def from_cache(plan: Plan, answer: CachedAnswer, *, now: UnixMillis) -> ReplyNow:
-    """A hit: costs nothing. Raises NotReplayable, which makes it a miss."""
-    identity = answer_id(plan.request.endpoint.value, plan.request_id)
+def from_cache(plan: Plan, found: Found, *, now: UnixMillis, trace: str) -> ReplyNow:
+    """A hit. ``trace``: for the one who asks why, else empty. Raises NotReplayable, which makes it a miss."""
+    answer, identity = found.answer, answer_id(plan.request.endpoint.value, plan.request_id)
     if plan.request.stream:
         kind = STREAM_TYPE
         body = cached_answer_to_sse(
@@ -153,18 +157,28 @@ def from_cache(plan: Plan, answer: CachedAnswer, *, now: UnixMillis) -> ReplyNow
     else:
         kind = JSON_TYPE
         body = cached_answer_to_json(answer.body, answer_id=identity)
+    similarity = {} if found.similarity is None else {names.CACHE_SIMILARITY: f"{found.similarity:.4f}"}
     return ReplyNow(
         status=200,
         headers={
             "content-type": kind,
             names.REQUEST_ID: plan.request_id,
             names.CACHE: CacheStatus.HIT.value,
+            names.CACHE_KIND: found.kind.value,
+            names.CACHE_ENTRY: answer.entry,
             names.CACHE_AGE: str(max(0, now - answer.stored_at) // 1000),
+            **similarity,
+            **({names.CACHE_TRACE: trace} if trace else {}),
         },
         body=body,
         details="tidegate_cache_hit",
         metadata=in_namespace(replace(planned_record(Verdict.ANSWERED, plan), cache=CacheStatus.HIT)),
     )
+
+
+def not_cached_headers(missed: Missed, trace: str) -> Mapping[str, str]:
+    """Of a refusal for only-if-cached. The SDKs repeat what ends with 504, unless they are told not to."""
+    return {names.CACHE_REASON: missed.reason, names.CACHE_TRACE: trace, names.SHOULD_RETRY: "false"}
 
 
 def refused(

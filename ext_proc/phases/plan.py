@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ext_proc.cache.policy import Directives, cache_key, cacheable, read_directives
+from ext_proc.cache.directives import read_directives
+from ext_proc.phases.caching import Caching, caching_of
 from ext_proc.phases.workflow import workflow_asked
 from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound, prompt_tokens_least
 from ext_proc.rules import AdmitRules
 from gateway.budget.lease_hand import LeaseGrant
 from gateway.budget.ledger import Draw, Granted, HoldRequest
-from gateway.budget.measure import FREE
+from gateway.budget.measure import FREE, Price
 from gateway.budget.policy import TierPolicy
 from gateway.budget.window import Account
 from gateway.contract.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
@@ -44,9 +45,7 @@ class Plan:
     """How long it may wait for its turn; 0: it is refused at once."""
     policy_version: int
     engine_salt: str
-    directives: Directives
-    cache_key: str
-    """Empty when the answer may be neither read from the cache nor put there."""
+    caching: Caching
     context: Mapping[str, str]
     """Fields of every event about this request."""
 
@@ -76,6 +75,22 @@ class Plan:
                 "The request could use more tokens, or cost more, than can be counted. Lower n or max_tokens."
             ) from error
 
+    def hit_request(self) -> HoldRequest:
+        """What a hit costs, where the policy gives hits a price: no tokens, that price, one request."""
+        return HoldRequest(
+            hold=self.hold,
+            org=self.principal.org,
+            accounts=self.accounts,
+            fixed=Tokens(0),
+            choices=1,
+            units_wanted=Tokens(0),
+            units_min=Tokens(0),
+            ttl=HOLD_TTL,
+            policy_version=self.policy_version,
+            price=Price(request=self.caching.rule.hit_micro_usd),
+            context=self.context,
+        )
+
     @property
     def costs(self) -> bool:
         """Whether a model reads or writes tokens for it."""
@@ -98,9 +113,10 @@ def make_plan(
     endpoint: Endpoint,
     body: bytes,
     cache_control: str,
+    cache_feedback: str = "",
     workflow: str = "",
 ) -> Plan:
-    """``workflow``: the header's value. Raises GatewayError: 400, 403, 404."""
+    """``cache_control``, ``cache_feedback``, ``workflow``: the headers' values. Raises GatewayError: 400, 403, 404."""
     budgets = rules.budgets
     tier, wait_max = budgets.tier(principal), budgets.wait_max(principal)
 
@@ -127,8 +143,14 @@ def make_plan(
     wanted = asked if most is None else min(asked, most)
     label = _workflow_label(rules, principal, workflow_asked(workflow, request.labels))
     context = _event_context(rules, request_id, principal, model, request, label)
-    directives = read_directives(cache_control)
-    keyed = counted and directives.write and cacheable(model, request)
+    caching = caching_of(
+        rules,
+        principal=principal,
+        model=model,
+        request=request,
+        wanted=wanted,
+        directives=read_directives(cache_control, cache_feedback),
+    )
     return Plan(
         request_id=request_id,
         principal=principal,
@@ -143,8 +165,7 @@ def make_plan(
         wait_max=wait_max,
         policy_version=budgets.version,
         engine_salt=rules.secrets.engine_salt(principal),
-        directives=directives,
-        cache_key=cache_key(principal, model, request, wanted) if keyed else "",
+        caching=caching,
         context=context,
     )
 

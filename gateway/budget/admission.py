@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 
 class CacheStatus(StrEnum):
-    """What the exact cache said when the request was admitted."""
+    """What the cache said when the request was admitted."""
 
     HIT = "hit"
     MISS = "miss"
@@ -83,8 +83,10 @@ class AdmissionRecord:
     continuous_usage_asked: bool = False
     """The client asked for continuous_usage_stats."""
     cache: CacheStatus = CacheStatus.BYPASS
+    cache_reason: str = ""
+    """Why the cache had no answer: a code, of x-tidegate-cache-reason; empty for a hit."""
     cache_key: str = ""
-    """Where the tap stores a cacheable answer; empty: do not store."""
+    """Where the tap stores a cacheable answer (ext_proc/cache/place.py); empty: do not store."""
     clamp: str = ""
     """The lowered max_tokens as text, for the response header; empty when nothing was clamped."""
     limit_tokens: str = ""
@@ -154,6 +156,7 @@ class AdmissionRecord:
             "usage_asked": "true" if self.usage_asked else "false",
             "continuous_usage_asked": "true" if self.continuous_usage_asked else "false",
             "cache": self.cache.value,
+            "cache_reason": self.cache_reason,
             "cache_key": self.cache_key,
             "clamp": self.clamp,
             "limit_tokens": self.limit_tokens,
@@ -223,6 +226,7 @@ _SHOWN: Final = (
     "reset_requests",
     "remaining_micro_usd",
     "over",
+    "cache_reason",
 )
 """Texts that are response headers as they are."""
 _ADDED: Final = {

@@ -12,6 +12,7 @@
     │   ├── ContentTooLarge          413
     │   ├── HeadersTooLarge          431 request_headers_too_large
     │   ├── UnsupportedMediaType     415
+    │   ├── NotCached                504 not_cached
     │   ├── RateLimited              429 rate_limit_exceeded   (a window that ends soon)
     │   │   └── RequestsLimited      429 rate_limit_exceeded   (of requests, not of tokens)
     │   └── QuotaExceeded            429 insufficient_quota    (a window that does not)
@@ -142,6 +143,14 @@ class UnsupportedMediaType(Refused):
 
     http_status = 415
     code = "unsupported_media_type"
+    type = INVALID_REQUEST
+
+
+class NotCached(Refused):
+    """The client wants an answer from the cache or none (RFC 9111 section 5.2.1.7, which also says 504)."""
+
+    http_status = 504
+    code = "not_cached"
     type = INVALID_REQUEST
 
 

@@ -1,7 +1,7 @@
 """Every header and dynamic-metadata name that crosses a border, and who owns it.
 
 Names under ``x-tidegate-`` that a client sends are removed at the edge (mesh/base, filter
-``tidegate.strip``), except WORKFLOW.
+``tidegate.strip``), except WORKFLOW and CACHE_FEEDBACK.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ WORKFLOW: Final = "x-tidegate-workflow"
 WORKFLOW_KEPT: Final = "tidegate-workflow"
 """What ``tidegate.strip`` renames it to, so that one rule removes all of ours that clients send; no engine
 sees it."""
+CACHE_FEEDBACK: Final = "x-tidegate-cache-feedback"
+"""``wrong; entry="<id>"``: what that entry answers is not what this request asks."""
+CACHE_FEEDBACK_KEPT: Final = "tidegate-cache-feedback"
+"""As WORKFLOW_KEPT."""
 
 # --- seen by clients ---
 REQUEST_ID: Final = "x-request-id"
@@ -44,6 +48,18 @@ CACHE: Final = "x-tidegate-cache"
 """``hit``, ``miss`` or ``bypass``."""
 CACHE_AGE: Final = "age"
 """Seconds since a cached answer was stored (RFC 9111 section 5.1)."""
+CACHE_KIND: Final = "x-tidegate-cache-kind"
+"""Of a hit: ``exact``, ``canonical``, ``alias`` or ``semantic``."""
+CACHE_SIMILARITY: Final = "x-tidegate-cache-similarity"
+"""Of a semantic hit: the cosine of the two questions, ``0.9713``."""
+CACHE_ENTRY: Final = "x-tidegate-cache-entry"
+"""Of a hit: the entry's id, for feedback and for commands."""
+CACHE_REASON: Final = "x-tidegate-cache-reason"
+"""Why there was no hit: a code (docs/cache.md)."""
+CACHE_TRACE: Final = "x-tidegate-cache-trace"
+"""What each step of the look-up said; only for those who ask with only-if-cached."""
+SHOULD_RETRY: Final = "x-should-retry"
+"""``false``: the OpenAI SDKs do not repeat the request, whatever its status."""
 CLAMP: Final = "x-tidegate-clamped-max-tokens"
 """The max_tokens the engine was told, present only when it is lower than what was asked."""
 RATE_LIMIT_TOKENS: Final = "x-ratelimit-limit-tokens"

@@ -68,10 +68,10 @@ def test_deadlines_are_those_of_the_path() -> None:
         assert seconds(text) * 1000 == path.hop(name).deadline, name
 
 
-def test_a_request_may_wait_for_its_turn_as_long_as_a_budget_can_say() -> None:
+def test_a_request_may_wait_for_another_answer_and_then_for_its_turn() -> None:
     longest = policy.schema()["$defs"]["wait_seconds_max"]["maximum"]
     allowed = seconds(filter_config("tidegate.admit")["max_message_timeout"])
-    assert allowed == longest + path.hop("admit").deadline / 1000
+    assert allowed == path.LANDING + longest + path.hop("admit").deadline / 1000
 
 
 def test_bounds_are_those_of_the_path() -> None:

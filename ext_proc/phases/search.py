@@ -1,0 +1,237 @@
+"""The search for an answer that is known already: which question comes next, and what was found. Pure.
+
+    KEYS -> RECALL -> FLIGHT -> LANDING -> OVER
+Each step may end the search. Whatever fails or is late is a miss with its reason; a search never refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, TypeAlias
+
+from ext_proc.cache.place import Place
+from ext_proc.cache.policy import Profile
+from ext_proc.cache.store import CachedAnswer, HitKind, Keys, Lookup
+from ext_proc.phases.plan import Plan
+from ext_proc.recall.words import Ask, Candidate
+from ext_proc.vocabulary import (
+    AskCache,
+    AskRecall,
+    AwaitLanding,
+    CacheAnswered,
+    FlightJoined,
+    JoinFlight,
+    Landed,
+    RecallAnswered,
+)
+from gateway.contract.units import UnixMillis
+from gateway.path import HOLD_TTL, LANDING
+
+_SIMILAR: Final = frozenset({HitKind.CANONICAL, HitKind.ALIAS, HitKind.SEMANTIC})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A hit. ``bucket``: whose false hits it counts under; empty for an exact one, which cannot be false."""
+
+    answer: CachedAnswer
+    kind: HitKind
+    similarity: float | None = None
+    bucket: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """No hit. ``reason``: a code. ``looked``: whether there was anything to be found."""
+
+    reason: str
+    looked: bool
+
+
+Question: TypeAlias = AskCache | AskRecall | JoinFlight | AwaitLanding
+Answer: TypeAlias = CacheAnswered | RecallAnswered | FlightJoined | Landed
+Step: TypeAlias = Question | Found | Missed
+
+
+class _Stage(Enum):
+    KEYS = auto()
+    RECALL = auto()
+    FLIGHT = auto()
+    LANDING = auto()
+    OVER = auto()
+
+
+class Search:
+    """Of one request. ``begin`` once, then ``receive`` for the answer of each question it returned."""
+
+    def __init__(self, plan: Plan, *, off_buckets: frozenset[str]) -> None:
+        """``off_buckets``: those whose false hits broke their objective."""
+        self._plan = plan
+        self._off = off_buckets
+        self._stage = _Stage.KEYS
+        self._epoch = ""
+        self._told = False
+        self._reason = "absent"
+        self._trace: list[str] = []
+        self.leads = False
+        """Others wait for this request's answer."""
+
+    @property
+    def key(self) -> str:
+        """Of the flight."""
+        return self._keys().exact
+
+    @property
+    def trace(self) -> str:
+        """What each step said, for the one who asked: codes and numbers only."""
+        return "; ".join(self._trace)
+
+    def place(self) -> Place | None:
+        """Where a new answer belongs; None where it must not be stored, or where the store did not answer."""
+        plan = self._plan
+        if plan.caching.sought is None or not self._epoch or not plan.caching.directives.write:
+            return None
+        return Place(
+            keys=plan.caching.sought.keys if plan.caching.similar else Keys(exact=plan.caching.sought.keys.exact),
+            epoch=self._epoch,
+            ttl_seconds=plan.caching.rule.ttl_seconds,
+            partition=plan.caching.sought.partition if self._told else "",
+            flight=self.leads,
+            template=plan.model.template,
+            policy_version=plan.caching.version,
+            tags=plan.caching.tags,
+            detectors=tuple(sorted(plan.caching.rule.personal_data)),
+        )
+
+    # --- steps ---
+
+    def begin(self) -> Step:
+        """The first question, or that there is nothing to ask."""
+        plan = self._plan
+        if plan.caching.sought is None:
+            return self._missed(plan.caching.reason, looked=False)
+        keys = plan.caching.sought.keys
+        if not plan.caching.similar:
+            self._note("similar", plan.caching.dissimilar)
+            keys = Keys(exact=keys.exact)
+        return AskCache(org=plan.principal.org, keys=keys)
+
+    def receive(self, answer: Answer) -> Step:
+        """What follows from ``answer``."""
+        match answer:
+            case CacheAnswered(lookup=None):
+                return self._missed("unavailable", looked=True)
+            case CacheAnswered(lookup=lookup, at_ms=now):
+                return self._keys_answered(lookup, now)
+            case RecallAnswered():
+                return self._recall_answered(answer)
+            case FlightJoined(leads=leads):
+                self.leads = leads
+                return self._missed(self._reason, looked=True) if leads else self._wait()
+            case Landed(lookup=lookup, at_ms=now):
+                found = self._usable(lookup, now) if lookup is not None else None
+                self._note("landed", "hit" if found else "miss")
+                return self._over(found) if found else self._missed(self._reason, looked=True)
+
+    def _keys_answered(self, lookup: Lookup, now: UnixMillis) -> Step:
+        self._epoch = lookup.epoch
+        directives = self._plan.caching.directives
+        if not directives.read:
+            return self._missed("no_cache", looked=False)
+        found = self._usable(lookup, now)
+        if found is not None:
+            return self._over(found)
+        self._note("keys", self._reason)
+        if self._plan.caching.similar and self._plan.caching.sought is not None and self._plan.caching.sought.text:
+            self._stage, self._told = _Stage.RECALL, True
+            return AskRecall(ask=self._ask())
+        return self._join()
+
+    def _recall_answered(self, answer: RecallAnswered) -> Step:
+        for step in answer.steps:
+            self._note("recall", step)
+        if answer.lookup is not None and answer.candidate is not None:
+            found = self._usable(answer.lookup, answer.at_ms, answer.candidate)
+            if found is not None:
+                return self._over(found)
+        else:
+            self._reason = answer.reason
+        self._note("similar", self._reason)
+        return self._join()
+
+    def _join(self) -> Step:
+        if self._plan.caching.directives.only_if_cached:
+            return self._missed(self._reason, looked=True)
+        self._stage = _Stage.FLIGHT
+        return JoinFlight(org=self._plan.principal.org, key=self._keys().exact)
+
+    def _wait(self) -> Step:
+        self._stage = _Stage.LANDING
+        keys = Keys(exact=self._keys().exact)
+        return AwaitLanding(org=self._plan.principal.org, keys=keys, at_most=LANDING)
+
+    # --- decisions ---
+
+    def _usable(
+        self, lookup: Lookup, now: UnixMillis, candidate: Candidate | None = None
+    ) -> Found | None:
+        """The hit in ``lookup``, unless the client or the policy forbids it; then ``_reason`` says why."""
+        answer, kind, directives = lookup.answer, lookup.kind, self._plan.caching.directives
+        if answer is None or kind is None:
+            self._reason = "absent" if candidate is None else "gone"
+            return None
+        bucket = self._bucket(kind, candidate)
+        if kind in _SIMILAR and not self._plan.caching.similar:
+            self._reason = self._plan.caching.dissimilar
+        elif kind is HitKind.ALIAS and self._plan.caching.profile is not Profile.VERIFIED:
+            self._reason = "judged"
+        elif bucket in self._off:
+            self._reason = "bucket_off"
+        elif directives.max_age_s is not None and now - answer.stored_at > directives.max_age_s * 1000:
+            self._reason = "too_old"
+        else:
+            similarity = None if candidate is None else candidate.similarity
+            return Found(answer=answer, kind=kind, similarity=similarity, bucket=bucket)
+        return None
+
+    def _bucket(self, kind: HitKind, candidate: Candidate | None) -> str:
+        if candidate is not None:
+            return candidate.bucket
+        if kind is HitKind.EXACT:
+            return ""
+        return f"{self._plan.principal.org}/{self._plan.model.name}/{kind.value}/-"
+
+    def _ask(self) -> Ask:
+        plan = self._plan
+        if plan.caching.sought is None:
+            raise AssertionError("only what may be cached is sought")
+        return Ask(
+            org=plan.principal.org,
+            partition=plan.caching.sought.partition,
+            asked=plan.caching.sought.keys.exact,
+            text=plan.caching.sought.text,
+            profile=plan.caching.profile,
+            keep_s=HOLD_TTL // 1000,
+            rule=plan.caching.rule.name,
+            model=plan.model.name,
+            slo=plan.caching.rule.false_hit_slo,
+        )
+
+    def _keys(self) -> Keys:
+        if self._plan.caching.sought is None:
+            raise AssertionError("only what may be cached is sought")
+        return self._plan.caching.sought.keys
+
+    def _over(self, found: Found) -> Found:
+        self._stage = _Stage.OVER
+        self._note("hit", found.kind.value)
+        return found
+
+    def _missed(self, reason: str, *, looked: bool) -> Missed:
+        self._stage = _Stage.OVER
+        self._note("miss", reason)
+        return Missed(reason=reason, looked=looked)
+
+    def _note(self, step: str, said: str) -> None:
+        self._trace.append(f"{step}={said}")
