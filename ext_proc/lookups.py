@@ -5,8 +5,7 @@ Everything here fails open: what is late or broken is a miss, counted under the 
 
 from __future__ import annotations
 
-from ext_proc.cache.flights import Flights
-from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Lookup
+from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Flights, Lookup
 from ext_proc.measures import Measures
 from ext_proc.recall.words import Ask, Forget, Recall, RecallUnavailable, Remember
 from ext_proc.vocabulary import (
@@ -73,9 +72,10 @@ class Lookups:
         return Landed(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
-        lookup: Lookup | None = None
+        lookup = self._store.peek(question.org, question.keys)
         try:
-            lookup = await self._store.get(question.org, question.keys)
+            if lookup is None:
+                lookup = await self._store.get(question.org, question.keys)
         except CacheUnavailable as error:
             self._missing("cache", error)
         return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
@@ -116,7 +116,7 @@ class Lookups:
         """Store an answer; recall learns of it once it is stored."""
         place = deed.place
         now = self._clock.unix_ms()
-        answer = CachedAnswer(body=deed.answer, stored_at=now, entry=place.keys.exact, lineage=deed.lineage)
+        answer = CachedAnswer(body=deed.answer, stored_at=now, lineage=deed.lineage)
         try:
             stored = await self._store.put(
                 deed.org, place.keys, place.epoch, answer, ttl_seconds=place.ttl_seconds

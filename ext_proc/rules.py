@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ext_proc.cache.policy import DEFAULT_CACHE_POLICY, CachePolicy
 from gateway.budget.policy import BudgetPolicy
 from gateway.contract.principal import Principal
 from gateway.keys.keyed_hash import hmac_hex
@@ -53,5 +54,3 @@ class AdmitRules:
     budgets: BudgetPolicy
     secrets: Secrets
     caching: CachePolicy = DEFAULT_CACHE_POLICY
-    off_buckets: frozenset[str] = frozenset()
-    """Those of the cache whose false hits broke their objective."""

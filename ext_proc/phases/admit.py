@@ -170,7 +170,7 @@ class Admit(Machine[AdmitStage]):
             workflow=self._workflow,
         )
         self._wait_left = plan.wait_max
-        self._search = Search(plan, off_buckets=self._rules.off_buckets)
+        self._search = Search(plan)
         stage, effects = self._follow(self._search.begin(), event.at_ms)
         return stage, (*barred(plan), *effects)
 

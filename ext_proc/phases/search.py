@@ -65,10 +65,9 @@ class _Stage(Enum):
 class Search:
     """Of one request. ``begin`` once, then ``receive`` for the answer of each question it returned."""
 
-    def __init__(self, plan: Plan, *, off_buckets: frozenset[str]) -> None:
-        """``off_buckets``: those whose false hits broke their objective."""
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is asked yet."""
         self._plan = plan
-        self._off = off_buckets
         self._stage = _Stage.KEYS
         self._epoch = ""
         self._told = False
@@ -137,7 +136,7 @@ class Search:
     def _keys_answered(self, lookup: Lookup, now: UnixMillis) -> Step:
         self._epoch = lookup.epoch
         directives = self._plan.caching.directives
-        if not directives.read:
+        if not directives.read or directives.wrong_entry:
             return self._missed("no_cache", looked=False)
         found = self._usable(lookup, now)
         if found is not None:
@@ -181,18 +180,15 @@ class Search:
         if answer is None or kind is None:
             self._reason = "absent" if candidate is None else "gone"
             return None
-        bucket = self._bucket(kind, candidate)
         if kind in _SIMILAR and not self._plan.caching.similar:
             self._reason = self._plan.caching.dissimilar
         elif kind is HitKind.ALIAS and self._plan.caching.profile is not Profile.VERIFIED:
             self._reason = "judged"
-        elif bucket in self._off:
-            self._reason = "bucket_off"
         elif directives.max_age_s is not None and now - answer.stored_at > directives.max_age_s * 1000:
             self._reason = "too_old"
         else:
             similarity = None if candidate is None else candidate.similarity
-            return Found(answer=answer, kind=kind, similarity=similarity, bucket=bucket)
+            return Found(answer=answer, kind=kind, similarity=similarity, bucket=self._bucket(kind, candidate))
         return None
 
     def _bucket(self, kind: HitKind, candidate: Candidate | None) -> str:
@@ -200,7 +196,8 @@ class Search:
             return candidate.bucket
         if kind is HitKind.EXACT:
             return ""
-        return f"{self._plan.principal.org}/{self._plan.model.name}/{kind.value}/-"
+        level = "canonical" if kind is HitKind.CANONICAL else "near"
+        return f"{self._plan.principal.org}/{self._plan.model.name}/{level}/-"
 
     def _ask(self) -> Ask:
         plan = self._plan
