@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias
 
 from ext_proc.background import OPTIONAL_MAX, Background
-from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Keys, Lineage
 from ext_proc.measures import Measures
 from ext_proc.notes import Notes
 from ext_proc.resolver import Resolver, Retries, Unsettled
 from ext_proc.vocabulary import (
     AskCache,
-    AwaitTurn,
+    AwaitLanding,
+    Bar,
     Behind,
     CacheAnswered,
     Extend,
+    FlightJoined,
     HoldAnswered,
+    Land,
+    Landed,
     Note,
     ObserveAdmission,
     ObserveAnswer,
     ObserveLookup,
     ObserveWaste,
     Question,
+    RecallAnswered,
     Reserve,
     Resolution,
     Store,
     TurnCame,
     Unawaited,
+    Verify,
+    Wait,
 )
 from ext_proc.waiting_room import WaitingRoom
 from gateway.budget.ledger import BudgetLedger, Granted, Refused
@@ -35,6 +42,8 @@ from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import HoldId
 from gateway.telemetry.log import EventLog
 
+Answer: TypeAlias = CacheAnswered | RecallAnswered | FlightJoined | HoldAnswered
+
 
 class Performer:
     """One for each process; safe for concurrent streams."""
@@ -42,7 +51,7 @@ class Performer:
     def __init__(
         self,
         ledger: BudgetLedger,
-        cache: CacheStore,
+        lookups: Lookups,
         clock: Clock,
         *,
         background: Background,
@@ -54,7 +63,7 @@ class Performer:
         """``notes`` must be running. ``unsettled``: takes a settle or void that the ledger did not; tries in
         memory, if none is given."""
         self._ledger = ledger
-        self._cache = cache
+        self._lookups = lookups
         self._clock = clock
         self._background = background
         self._notes = notes
@@ -66,20 +75,15 @@ class Performer:
 
     # --- questions ---
 
-    async def ask(self, question: Question) -> CacheAnswered | HoldAnswered:
-        """The event that answers ``question``. A broken dependency is an answer too."""
-        if isinstance(question, AskCache):
-            return await self._look_up(question)
-        return await self._reserve(question)
+    def at_once(self, question: Question) -> CacheAnswered | None:
+        """The event that answers ``question``, where it can be told without waiting."""
+        return self._lookups.at_once(question) if isinstance(question, AskCache) else None
 
-    async def _look_up(self, question: AskCache) -> CacheAnswered:
-        try:
-            lookup = await self._cache.get(question.org, Keys(exact=question.key))
-        except CacheUnavailable as error:
-            self._measures.went_on_without("cache")
-            self._log.debug("cache.unavailable", reason=str(error))
-            return CacheAnswered(lookup=None, at_ms=self._clock.unix_ms())
-        return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
+    async def ask(self, question: Question) -> Answer:
+        """The event that answers ``question``. A broken dependency is an answer too."""
+        if isinstance(question, Reserve):
+            return await self._reserve(question)
+        return await self._lookups.ask(question)
 
     async def _reserve(self, question: Reserve) -> HoldAnswered:
         answer: Granted | Refused | Behind | LedgerUnavailable
@@ -98,9 +102,11 @@ class Performer:
                 self._measures.policy_conflict()
         return HoldAnswered(answer=answer, at_ms=self._clock.unix_ms())
 
-    async def turn(self, wait: AwaitTurn) -> TurnCame:
+    async def wait(self, wait: Wait) -> TurnCame | Landed:
         """The event that answers ``wait``. To be cancelled when nobody waits any more; ``waits_no_more``
         follows in any case."""
+        if isinstance(wait, AwaitLanding):
+            return await self._lookups.landing(wait)
         return await self._room.turn(wait)
 
     def waits_no_more(self, hold: HoldId) -> None:
@@ -115,7 +121,14 @@ class Performer:
             case Extend():
                 self._background.offer("extend", lambda: self._extend(deed))
             case Store():
-                self._background.offer("store", lambda: self._store(deed), most=OPTIONAL_MAX)
+                if not self._background.offer("store", lambda: self._lookups.keep(deed), most=OPTIONAL_MAX):
+                    self.do(Land(org=deed.org, key=deed.place.keys.exact))
+            case Land():
+                self._background.offer("land", lambda: self._lookups.land(deed))
+            case Bar():
+                self._background.offer("bar", lambda: self._lookups.bar(deed))
+            case Verify():
+                self._background.offer("verify", lambda: self._lookups.verify(deed), most=OPTIONAL_MAX)
             case Note():
                 self._notes.add(deed)
             case ObserveAdmission():
@@ -148,15 +161,3 @@ class Performer:
             # The stream asks again; without it the hold is charged in full, and its settle corrects that.
             self._background.count_dropped("extend")
             self._log.debug("hold.not_extended", hold=deed.hold, reason=error.code)
-
-    async def _store(self, deed: Store) -> None:
-        now = self._clock.unix_ms()
-        answer = CachedAnswer(body=deed.answer, stored_at=now, lineage=Lineage(admitted_at=now))
-        try:
-            stored = await self._cache.put(
-                deed.org, Keys(exact=deed.key), deed.epoch, answer, ttl_seconds=deed.ttl_seconds
-            )
-        except CacheUnavailable:
-            self._measures.stored("unavailable")
-        else:
-            self._measures.stored("stored" if stored else "too_large")

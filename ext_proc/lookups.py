@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Flights, Lookup
 from ext_proc.measures import Measures
-from ext_proc.recall.words import Ask, Forget, Recall, RecallUnavailable, Remember
+from ext_proc.recall.words import Ask, Recall, RecallUnavailable, Remember
 from ext_proc.vocabulary import (
     AskCache,
     AskRecall,
@@ -49,6 +49,11 @@ class Lookups:
 
     # --- questions ---
 
+    def at_once(self, question: AskCache) -> CacheAnswered | None:
+        """The event that answers ``question``, where it can be told without waiting."""
+        lookup = self._store.peek(question.org, question.keys)
+        return None if lookup is None else CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
+
     async def ask(
         self, question: AskCache | AskRecall | JoinFlight
     ) -> CacheAnswered | RecallAnswered | FlightJoined:
@@ -72,10 +77,9 @@ class Lookups:
         return Landed(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
-        lookup = self._store.peek(question.org, question.keys)
+        lookup: Lookup | None = None
         try:
-            if lookup is None:
-                lookup = await self._store.get(question.org, question.keys)
+            lookup = await self._store.get(question.org, question.keys)
         except CacheUnavailable as error:
             self._missing("cache", error)
         return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
@@ -149,11 +153,6 @@ class Lookups:
             await self._store.bar(deed.org, deed.asked, deed.entry)
         except CacheUnavailable as error:
             self._missing("cache", error)
-        if self._recall is not None:
-            try:
-                await self._recall.bar(Forget(org=deed.org, asked=deed.asked, entry=deed.entry))
-            except RecallUnavailable as error:
-                self._missing("recall", error)
 
     async def verify(self, deed: Verify) -> None:
         """Hand a drawn hit to who verifies it."""

@@ -22,7 +22,7 @@ class Measures:
         self._clock = clock
         self._admissions = counter(names.ADMISSIONS, "Verdicts of admit", ["verdict", "code"])
         self._admit_s = histogram(names.ADMIT_DURATION, "From the request's arrival in admit to its reply")
-        self._lookups = counter(names.CACHE_LOOKUPS, "Exact cache look-ups", ["result"])
+        self._lookups = counter(names.CACHE_LOOKUPS, "Cache look-ups", ["result", "reason"])
         self._stores = counter(names.CACHE_STORES, "Answers put into the cache", ["result"])
         self._ledger_s = histogram(names.LEDGER_DURATION, "Ledger calls", ["verb", "outcome"])
         self._conflicts = counter(names.LEDGER_POLICY_CONFLICTS, "Other limits under a known version")
@@ -44,7 +44,7 @@ class Measures:
 
     def lookup(self, seen: ObserveLookup) -> None:
         """A look-up, or that there was none."""
-        child(self._lookups, seen.result).inc()
+        child(self._lookups, seen.result, seen.reason).inc()
 
     def answer(self, seen: ObserveAnswer) -> None:
         """An answer that has ended."""

@@ -15,19 +15,21 @@ from typing import Any, Final
 
 from ext_proc.background import Background
 from ext_proc.codec import read_message, write_reply
-from ext_proc.effects import Performer
+from ext_proc.effects import Answer, Performer
 from ext_proc.lateness import Lateness
 from ext_proc.stream import Machine
 from ext_proc.vocabulary import (
     AskCache,
+    AskRecall,
+    AwaitLanding,
     AwaitOpening,
     AwaitTurn,
-    CacheAnswered,
     CloseStream,
     Continue,
     Effect,
     Event,
-    HoldAnswered,
+    JoinFlight,
+    Landed,
     OpeningOverdue,
     PeerGone,
     Question,
@@ -37,12 +39,12 @@ from ext_proc.vocabulary import (
     TakeTime,
     TurnCame,
     Void,
+    Wait,
 )
 from gateway.contract.clock import Clock
 from gateway.contract.headers import FILTER_ROLE
 from gateway.contract.ids import HoldId
 
-Answer = CacheAnswered | HoldAnswered
 _NO_MORE: Final = object()
 
 
@@ -160,13 +162,13 @@ class Conversation:
             match todo.popleft():
                 case Continue() | ReplyNow() | TakeTime() as reply:
                     replies.append(write_reply(reply))
-                case AskCache() | Reserve() as question:
+                case AskCache() | AskRecall() | JoinFlight() | Reserve() as question:
                     todo.extend(self._machine.receive(await self._answer(question)))
-                case AwaitTurn() as wait:
+                case AwaitTurn() | AwaitLanding() as wait:
                     for written in replies:
                         yield written
                     replies.clear()
-                    todo.extend(self._machine.receive(await self._turn(wait, inbox)))
+                    todo.extend(self._machine.receive(await self._waited(wait, inbox)))
                 case AwaitOpening(at_most=seconds):
                     self._overdue_at_s = self._clock.monotonic_s() + seconds
                 case CloseStream():
@@ -182,21 +184,25 @@ class Conversation:
         for written in replies:
             yield written
 
-    async def _turn(self, wait: AwaitTurn, inbox: Inbox) -> TurnCame:
+    async def _waited(self, wait: Wait, inbox: Inbox) -> TurnCame | Landed:
         """Not in the background: a wait ends with its stream. Raises PeerLeft."""
-        self._waiting = wait.hold
-        turn = asyncio.ensure_future(self._performer.turn(wait))
+        if isinstance(wait, AwaitTurn):
+            self._waiting = wait.hold
+        waiting = asyncio.ensure_future(self._performer.wait(wait))
         ended = asyncio.ensure_future(inbox.ended())
         try:
-            await asyncio.wait((turn, ended), return_when=asyncio.FIRST_COMPLETED)
-            if not turn.done():
+            await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
                 raise PeerLeft
-            return turn.result()
+            return waiting.result()
         finally:
-            for task in (turn, ended):
+            for task in (waiting, ended):
                 task.cancel()
 
     async def _answer(self, question: Question) -> Answer:
+        known = self._performer.at_once(question)
+        if known is not None:
+            return known
         asking = self._asking = self._background.start("question", self._performer.ask(question))
         try:
             answer = await asyncio.shield(asking)
@@ -222,9 +228,9 @@ class Conversation:
             todo.extend(self._machine.receive(await asking))
         while todo:
             match todo.popleft():
-                case Continue() | ReplyNow() | TakeTime() | AskCache() | Reserve():
+                case Continue() | ReplyNow() | TakeTime() | AwaitOpening() | CloseStream():
                     continue  # nobody is left to be answered
-                case AwaitTurn() | AwaitOpening() | CloseStream():
+                case AskCache() | AskRecall() | JoinFlight() | Reserve() | AwaitTurn() | AwaitLanding():
                     continue
                 case Settle() | Void() as resolution:
                     await self._performer.resolve(resolution)

@@ -81,9 +81,7 @@ def unmetered(phase: Phase, request_id: RequestId, principal: Principal) -> Cont
     )
 
 
-def metered(
-    plan: Plan, grant: Granted, *, missed: Missed, place: Place | None, now: UnixMillis
-) -> Continue:
+def metered(plan: Plan, grant: Granted, *, missed: Missed, place: Place | None, now: UnixMillis) -> Continue:
     """To the model's pool, with the body written anew. ``place``: where its answer belongs, if anywhere."""
     body = plan.request.engine_body(
         model=plan.model.engine_name,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ext_proc.phases.caching import drawn
 from ext_proc.phases.plan import Plan
 from ext_proc.phases.search import Found
-from ext_proc.vocabulary import Bar, Deed, Note, ObserveLookup, Settle, Verify
 from ext_proc.recall.words import Served
+from ext_proc.vocabulary import Bar, Deed, Note, ObserveLookup, Settle, Verify
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Granted
 from gateway.events.event import EventType
@@ -54,6 +54,7 @@ def _served(plan: Plan, found: Found) -> Served:
         raise AssertionError("only what may be cached is sought")
     return Served(
         org=plan.principal.org,
+        model=plan.model.name,
         bucket=found.bucket,
         asked=sought.keys.exact,
         entry=found.answer.entry,
@@ -61,4 +62,5 @@ def _served(plan: Plan, found: Found) -> Served:
             model=plan.model.name, max_tokens=plan.wanted, rid="", priority=0, cache_salt=""
         ),
         answer=found.answer.body,
+        slo=plan.caching.rule.false_hit_slo,
     )

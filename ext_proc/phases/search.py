@@ -92,7 +92,9 @@ class Search:
         if plan.caching.sought is None or not self._epoch or not plan.caching.directives.write:
             return None
         return Place(
-            keys=plan.caching.sought.keys if plan.caching.similar else Keys(exact=plan.caching.sought.keys.exact),
+            keys=plan.caching.sought.keys
+            if plan.caching.similar
+            else Keys(exact=plan.caching.sought.keys.exact),
             epoch=self._epoch,
             ttl_seconds=plan.caching.rule.ttl_seconds,
             partition=plan.caching.sought.partition if self._told else "",
@@ -142,7 +144,11 @@ class Search:
         if found is not None:
             return self._over(found)
         self._note("keys", self._reason)
-        if self._plan.caching.similar and self._plan.caching.sought is not None and self._plan.caching.sought.text:
+        if (
+            self._plan.caching.similar
+            and self._plan.caching.sought is not None
+            and self._plan.caching.sought.text
+        ):
             self._stage, self._told = _Stage.RECALL, True
             return AskRecall(ask=self._ask())
         return self._join()
@@ -172,9 +178,7 @@ class Search:
 
     # --- decisions ---
 
-    def _usable(
-        self, lookup: Lookup, now: UnixMillis, candidate: Candidate | None = None
-    ) -> Found | None:
+    def _usable(self, lookup: Lookup, now: UnixMillis, candidate: Candidate | None = None) -> Found | None:
         """The hit in ``lookup``, unless the client or the policy forbids it; then ``_reason`` says why."""
         answer, kind, directives = lookup.answer, lookup.kind, self._plan.caching.directives
         if answer is None or kind is None:
@@ -188,7 +192,9 @@ class Search:
             self._reason = "too_old"
         else:
             similarity = None if candidate is None else candidate.similarity
-            return Found(answer=answer, kind=kind, similarity=similarity, bucket=self._bucket(kind, candidate))
+            return Found(
+                answer=answer, kind=kind, similarity=similarity, bucket=self._bucket(kind, candidate)
+            )
         return None
 
     def _bucket(self, kind: HitKind, candidate: Candidate | None) -> str:
@@ -213,6 +219,7 @@ class Search:
             rule=plan.caching.rule.name,
             model=plan.model.name,
             slo=plan.caching.rule.false_hit_slo,
+            judge_per_minute=plan.caching.rule.judge_per_minute,
         )
 
     def _keys(self) -> Keys:

@@ -5,9 +5,10 @@ moves tokens; the bookkeeper turns each into one ``Event``, chains and seals it.
 
     hold.granted hold.refused hold.settled hold.voided hold.expired hold.corrected   from the ledger
     lease.granted lease.returned lease.expired budget.adjusted                       from the ledger
-    cache.hit request.refused request.unmetered                                      noted by admit
+    cache.hit cache.barred request.refused request.unmetered                         noted by admit
     attempt.wasted                                                                   noted by the tap
-    keys.changed                                                                     noted by the commands
+    keys.changed cache.purged                                                        noted by the commands
+    cache.barred cache.switched                                                      noted by recall
     access                                                                           Envoy's gRPC access log
     books.opened books.sealed event.unreadable                                       the bookkeeper itself
 
@@ -40,6 +41,12 @@ class EventType(StrEnum):
     LEASE_EXPIRED = "lease.expired"
     BUDGET_ADJUSTED = "budget.adjusted"
     CACHE_HIT = "cache.hit"
+    CACHE_BARRED = "cache.barred"
+    """An answer does not go with a question: a client, a judge or an operator has said so."""
+    CACHE_PURGED = "cache.purged"
+    """An operator has ended the answers that come from something."""
+    CACHE_SWITCHED = "cache.switched"
+    """A kind of hits was switched off, or on again, by its share of false ones."""
     REQUEST_REFUSED = "request.refused"
     REQUEST_UNMETERED = "request.unmetered"
     ATTEMPT_WASTED = "attempt.wasted"
@@ -61,6 +68,9 @@ _SINCE_2: Final = frozenset(
         EventType.LEASE_EXPIRED,
         EventType.BUDGET_ADJUSTED,
         EventType.ATTEMPT_WASTED,
+        EventType.CACHE_BARRED,
+        EventType.CACHE_PURGED,
+        EventType.CACHE_SWITCHED,
         EventType.KEYS_CHANGED,
     }
 )
