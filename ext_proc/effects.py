@@ -6,8 +6,10 @@ import asyncio
 from typing import TypeAlias
 
 from ext_proc.background import OPTIONAL_MAX, Background
+from ext_proc.lookups import Lookups
 from ext_proc.measures import Measures
 from ext_proc.notes import Notes
+from ext_proc.observations import ObserveAdmission, ObserveAnswer, ObserveLookup, ObserveWaste
 from ext_proc.resolver import Resolver, Retries, Unsettled
 from ext_proc.vocabulary import (
     AskCache,
@@ -21,10 +23,6 @@ from ext_proc.vocabulary import (
     Land,
     Landed,
     Note,
-    ObserveAdmission,
-    ObserveAnswer,
-    ObserveLookup,
-    ObserveWaste,
     Question,
     RecallAnswered,
     Reserve,

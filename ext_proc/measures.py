@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ext_proc.vocabulary import ObserveAdmission, ObserveAnswer, ObserveLookup, ObserveWaste
+from ext_proc.observations import ObserveAdmission, ObserveAnswer, ObserveLookup, ObserveWaste
 from gateway.contract.clock import Clock
 from gateway.contract.errors import LedgerUnavailable
 from gateway.telemetry import names

@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 from ext_proc.cache.place import Place
 from ext_proc.cache.store import Keys, Lineage, Lookup
+from ext_proc.observations import Observation
 from ext_proc.recall.words import Ask, Candidate, Served
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Granted, HoldRequest, Refused
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.ids import AccountId, HoldId, OrgId
-from gateway.contract.units import Millis, Seconds, Tokens, UnixMillis
+from gateway.contract.units import Millis, Seconds, UnixMillis
 
 Headers: TypeAlias = Mapping[str, str]
 """Lower-case names; a header that stands twice is joined by a comma, as HTTP joins it."""
@@ -345,48 +346,6 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveAdmission:
-    """Metrics: a decision of admit. ``began_s``: when the message that led to it came."""
-
-    verdict: str
-    code: str
-    began_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveLookup:
-    """Metrics: ``hit``, ``miss``, ``bypass`` or ``unavailable``; ``reason``: a hit's kind, else why not."""
-
-    result: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveAnswer:
-    """Metrics: an answer that has ended. Seconds are None where there is nothing to measure."""
-
-    model: str
-    finish_reason: str
-    prompt: Tokens
-    completion: Tokens
-    cached: Tokens
-    duration_s: float | None
-    first_token_s: float | None
-    seconds_per_output_token: float | None
-    unmended: bool = False
-    """It was too large to be read whole, and went on as it was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveWaste:
-    """Metrics: tokens that an engine spent and nobody is charged for; ``cause``: failed, over_limit."""
-
-    model: str
-    cause: str
-    tokens: Tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitOpening:
     """No reply yet: wait so long for the next message, then OpeningOverdue."""
 
@@ -402,7 +361,6 @@ Reply: TypeAlias = Continue | ReplyNow | TakeTime
 Question: TypeAlias = AskCache | AskRecall | JoinFlight | Reserve
 Wait: TypeAlias = AwaitTurn | AwaitLanding
 Resolution: TypeAlias = Settle | Void
-Observation: TypeAlias = ObserveAdmission | ObserveLookup | ObserveAnswer | ObserveWaste
 Unawaited: TypeAlias = Extend | Store | Land | Bar | Verify | Note | Observation
 Deed: TypeAlias = Resolution | Unawaited
 Effect: TypeAlias = Reply | Question | Wait | Deed | AwaitOpening | CloseStream

@@ -15,7 +15,7 @@ TEXT_CHARS_MAX: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """``epoch`` is the org's at the look-up: an answer whose request came before a purge is not put after it."""
+    """``epoch`` is the org's at the look-up: what was asked before a purge is not stored after it."""
 
     keys: Keys
     epoch: str

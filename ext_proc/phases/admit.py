@@ -12,10 +12,10 @@ runs would make its tokens free. The access log or expiry then resolves it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, ClassVar, Final, NoReturn
 
+from ext_proc.observations import ObserveAdmission
 from ext_proc.phases import decision, limits, routing
 from ext_proc.phases.hit import barred, hit_deeds, hit_settled
 from ext_proc.phases.plan import Plan, draw_of, make_plan
@@ -36,8 +36,6 @@ from ext_proc.vocabulary import (
     Land,
     Landed,
     Note,
-    ObserveAdmission,
-    ObserveLookup,
     PeerGone,
     Phase,
     RecallAnswered,
@@ -49,12 +47,10 @@ from ext_proc.vocabulary import (
     Void,
 )
 from ext_proc.waiting import pause_before_retry
-from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.budget.ledger import Granted, Refused
 from gateway.contract.errors import (
     ContentTooLarge,
     GatewayError,
-    LedgerUnavailable,
     NotCached,
     RequestsLimited,
     Unavailable,
@@ -71,7 +67,6 @@ from gateway.path import BODY_BYTES_MAX, hop
 ABANDONED: Final = "client_gone"
 """Reasons of a void."""
 UNDECIDED: Final = "admission_failed"
-SEARCH_ANSWERS: Final = (CacheAnswered, RecallAnswered, FlightJoined, Landed)
 _OPEN_ENDED: Final = "ok"
 """Label ``code`` of an admission that was not refused."""
 
@@ -190,9 +185,8 @@ class Admit(Machine[AdmitStage]):
 
     def _answered(self, found: Found, now: UnixMillis) -> tuple[AdmitStage, Effects]:
         plan = self._planned()
-        trace = self._searching().trace if plan.caching.directives.only_if_cached else ""
         try:
-            reply = decision.from_cache(plan, found, now=now, trace=trace)
+            reply = decision.from_cache(plan, found, now=now, trace=self._searching().trace)
         except NotReplayable:
             return self._not_found(Missed(reason="damaged", looked=True))
         hit = (*hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
@@ -207,19 +201,15 @@ class Admit(Machine[AdmitStage]):
         self._missed = missed
         if plan.caching.directives.only_if_cached:
             self._reply_headers = decision.not_cached_headers(missed, self._searching().trace)
-            raise NotCached(f"There is no answer in the cache that may be served ({missed.reason}).")
-        result = "unavailable" if missed.reason == "unavailable" else "miss" if missed.looked else "bypass"
-        observed = ObserveLookup(result=result, reason=missed.reason)
-        return AdmitStage.HOLD_ANSWER, (observed, self._asked(plan))
+            raise NotCached(f"The cache has no answer that may be served ({missed.reason}).")
+        return AdmitStage.HOLD_ANSWER, (missed.observed, self._asked(plan))
 
     def _hit_paid(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
         plan, answer = self._planned(), event.answer
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refused | Behind):
             self._refuse_for_money(answer)
-        if isinstance(answer, LedgerUnavailable):
+        if not isinstance(answer, Granted):
             raise answer
-        if isinstance(answer, Behind):
-            raise AssertionError("a hit has no priority, so it stands behind nobody")
         return AdmitStage.DECIDED, (hit_settled(plan, answer), *self._hit)
 
     def _held(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
@@ -306,11 +296,7 @@ class Admit(Machine[AdmitStage]):
 
     def _unmetered(self, phase: Phase) -> tuple[AdmitStage, Effects]:
         request_id, principal = self._caller()
-        note = Note(
-            org=principal.org,
-            kind=EventType.REQUEST_UNMETERED.value,
-            context={"request_id": request_id, "team": principal.team, "key": principal.key},
-        )
+        note = decision.unmetered_note(request_id, principal)
         reply = decision.unmetered(phase, request_id, principal)
         return AdmitStage.DECIDED, (self._observed("unmetered"), note, reply, CloseStream())
 
@@ -336,7 +322,9 @@ class Admit(Machine[AdmitStage]):
         reply = decision.refused(
             error,
             request_id=self._request_id,
-            record=self._refusal_record(hold=asked and unavailable),
+            record=decision.refusal_record(
+                self._plan, self._request_id, principal, hold=asked and unavailable
+            ),
             headers=self._reply_headers,
         )
         return (*effects, *self._land(), reply, CloseStream())
@@ -348,14 +336,6 @@ class Admit(Machine[AdmitStage]):
             return ()
         self._search = None
         return (Land(org=self._planned().principal.org, key=search.key),)
-
-    def _refusal_record(self, *, hold: bool) -> AdmissionRecord | None:
-        if self._plan is not None:
-            record = decision.planned_record(Verdict.REFUSED, self._plan)
-            return replace(record, hold=self._plan.hold) if hold else record
-        if self._principal is None or self._request_id is None:
-            return None
-        return decision.plain_record(Verdict.REFUSED, self._request_id, self._principal)
 
     # --- what the stages know ---
 
@@ -387,7 +367,10 @@ class Admit(Machine[AdmitStage]):
         (AdmitStage.REQUEST_HEADERS, PeerGone): _gone,
         (AdmitStage.REQUEST_BODY, RequestBodyArrived): _body,
         (AdmitStage.REQUEST_BODY, PeerGone): _gone,
-        **{(AdmitStage.SEARCH, answer): _searched for answer in SEARCH_ANSWERS},
+        (AdmitStage.SEARCH, CacheAnswered): _searched,
+        (AdmitStage.SEARCH, RecallAnswered): _searched,
+        (AdmitStage.SEARCH, FlightJoined): _searched,
+        (AdmitStage.SEARCH, Landed): _searched,
         (AdmitStage.SEARCH, PeerGone): _gone,
         (AdmitStage.HIT_HOLD, HoldAnswered): _hit_paid,
         (AdmitStage.HIT_HOLD, PeerGone): _gone_while_holding,
@@ -398,7 +381,8 @@ class Admit(Machine[AdmitStage]):
         (AdmitStage.ABANDONED, HoldAnswered): _held_for_nobody,
         (AdmitStage.ABANDONED, PeerGone): _gone_after,
         (AdmitStage.DECIDED, PeerGone): _gone_after,
-        **{(AdmitStage.CLOSED, answer): _gone_after for answer in SEARCH_ANSWERS},
+        (AdmitStage.CLOSED, CacheAnswered): _gone_after,
+        (AdmitStage.CLOSED, RecallAnswered): _gone_after,
         (AdmitStage.CLOSED, FlightJoined): _joined_for_nobody,
         (AdmitStage.CLOSED, PeerGone): _gone_after,
     }

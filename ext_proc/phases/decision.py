@@ -13,7 +13,7 @@ from ext_proc.cache.place import Place
 from ext_proc.phases.limits import limit_texts, over_text, tightest_tokens
 from ext_proc.phases.plan import Plan, lease_windows_of
 from ext_proc.phases.search import Found, Missed
-from ext_proc.vocabulary import Continue, Phase, ReplyNow, Texts
+from ext_proc.vocabulary import Continue, Note, Phase, ReplyNow, Texts
 from gateway.budget.admission import AdmissionRecord, CacheStatus, Verdict
 from gateway.budget.ledger import Granted
 from gateway.budget.measure import Measure
@@ -22,6 +22,7 @@ from gateway.contract.errors import GatewayError, MethodNotAllowed
 from gateway.contract.ids import RequestId
 from gateway.contract.principal import Principal
 from gateway.contract.units import Tokens, UnixMillis
+from gateway.events.event import EventType
 from gateway.openai.error_body import error_body, error_headers
 from gateway.openai.mending import answer_id
 from gateway.openai.replay import cached_answer_to_json, cached_answer_to_sse
@@ -64,6 +65,24 @@ def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
         policy_version=plan.policy_version,
         event_context=orjson.dumps(dict(plan.context)).decode(),
     )
+
+
+def refusal_record(
+    plan: Plan | None, request_id: RequestId | None, principal: Principal | None, *, hold: bool
+) -> AdmissionRecord | None:
+    """What is known of a refused request; ``hold``: whether the ledger may have held something for it."""
+    if plan is not None:
+        record = planned_record(Verdict.REFUSED, plan)
+        return replace(record, hold=plan.hold) if hold else record
+    if principal is None or request_id is None:
+        return None
+    return plain_record(Verdict.REFUSED, request_id, principal)
+
+
+def unmetered_note(request_id: RequestId, principal: Principal) -> Note:
+    """The event of a request that costs nothing."""
+    context = {"request_id": request_id, "team": principal.team, "key": principal.key}
+    return Note(org=principal.org, kind=EventType.REQUEST_UNMETERED.value, context=context)
 
 
 def unmetered(phase: Phase, request_id: RequestId, principal: Principal) -> Continue:
@@ -142,7 +161,7 @@ def _granted_record(plan: Plan, grant: Granted, *, now: UnixMillis) -> Admission
 
 
 def from_cache(plan: Plan, found: Found, *, now: UnixMillis, trace: str) -> ReplyNow:
-    """A hit. ``trace``: for the one who asks why, else empty. Raises NotReplayable, which makes it a miss."""
+    """A hit. ``trace``: what each step of the search said. Raises NotReplayable, which makes it a miss."""
     answer, identity = found.answer, answer_id(plan.request.endpoint.value, plan.request_id)
     if plan.request.stream:
         kind = STREAM_TYPE
@@ -166,7 +185,7 @@ def from_cache(plan: Plan, found: Found, *, now: UnixMillis, trace: str) -> Repl
             names.CACHE_ENTRY: answer.entry,
             names.CACHE_AGE: str(max(0, now - answer.stored_at) // 1000),
             **similarity,
-            **({names.CACHE_TRACE: trace} if trace else {}),
+            **({names.CACHE_TRACE: trace} if plan.caching.directives.only_if_cached else {}),
         },
         body=body,
         details="tidegate_cache_hit",

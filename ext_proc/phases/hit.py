@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ext_proc.observations import ObserveLookup
 from ext_proc.phases.caching import drawn
 from ext_proc.phases.plan import Plan
 from ext_proc.phases.search import Found
 from ext_proc.recall.words import Served
-from ext_proc.vocabulary import Bar, Deed, Note, ObserveLookup, Settle, Verify
+from ext_proc.vocabulary import Bar, Deed, Note, Settle, Verify
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Granted
 from gateway.events.event import EventType

@@ -116,7 +116,7 @@ def make_plan(
     cache_feedback: str = "",
     workflow: str = "",
 ) -> Plan:
-    """``cache_control``, ``cache_feedback``, ``workflow``: the headers' values. Raises GatewayError: 400, 403, 404."""
+    """The last three: values of headers. Raises GatewayError: 400, 403, 404."""
     budgets = rules.budgets
     tier, wait_max = budgets.tier(principal), budgets.wait_max(principal)
 

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from ext_proc.cache.place import Place
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.store import CachedAnswer, HitKind, Keys, Lookup
+from ext_proc.observations import ObserveLookup
 from ext_proc.phases.plan import Plan
 from ext_proc.recall.words import Ask, Candidate
 from ext_proc.vocabulary import (
@@ -47,6 +48,13 @@ class Missed:
 
     reason: str
     looked: bool
+
+    @property
+    def observed(self) -> ObserveLookup:
+        """For the metrics."""
+        if self.reason == "unavailable":
+            return ObserveLookup(result="unavailable", reason=self.reason)
+        return ObserveLookup(result="miss" if self.looked else "bypass", reason=self.reason)
 
 
 Question: TypeAlias = AskCache | AskRecall | JoinFlight | AwaitLanding

@@ -11,7 +11,8 @@ from typing import Final
 from ext_proc.cache.policy import Place
 from ext_proc.charge import NOTHING, Ended
 from ext_proc.metering import Meter
-from ext_proc.vocabulary import Continue, Deed, Note, ObserveAnswer, ObserveWaste, Phase, Settle, Store, Void
+from ext_proc.observations import ObserveAnswer, ObserveWaste
+from ext_proc.vocabulary import Continue, Deed, Note, Phase, Settle, Store, Void
 from gateway.budget.admission import AdmissionRecord
 from gateway.contract import headers as names
 from gateway.contract.errors import GatewayError

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ext_proc.observations import ObserveAdmission
 from ext_proc.phases.admit import Admit, AdmitStage
 from ext_proc.prompt_bound import BYTES_PER_TOKEN_MAX
 from ext_proc.vocabulary import (
@@ -16,7 +17,6 @@ from ext_proc.vocabulary import (
     Effect,
     HoldAnswered,
     Note,
-    ObserveAdmission,
     Phase,
     ReplyNow,
     Reserve,

@@ -9,17 +9,9 @@ import pytest
 
 from ext_proc.cache.policy import Place
 from ext_proc.cache.store import CachedAnswer, Lookup
+from ext_proc.observations import ObserveLookup
 from ext_proc.phases.admit import Admit
-from ext_proc.vocabulary import (
-    AskCache,
-    CacheAnswered,
-    Continue,
-    Effect,
-    Note,
-    ObserveLookup,
-    ReplyNow,
-    Reserve,
-)
+from ext_proc.vocabulary import AskCache, CacheAnswered, Continue, Effect, Note, ReplyNow, Reserve
 from gateway.budget.admission import CacheStatus, Verdict
 from gateway.contract.units import UnixMillis
 from tests.unit.ext_proc.asked import NOW, RULES, body, granted, headers, none, only

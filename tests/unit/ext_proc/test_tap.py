@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from ext_proc.charge import LATE_S
+from ext_proc.observations import ObserveAnswer
 from ext_proc.phases.tap import OPENING_S, TapStage
 from ext_proc.vocabulary import (
     AwaitOpening,
     CloseStream,
     Continue,
-    ObserveAnswer,
     OpeningOverdue,
     Phase,
     ReplyNow,

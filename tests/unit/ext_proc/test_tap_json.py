@@ -5,12 +5,12 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from ext_proc.observations import ObserveAnswer
 from ext_proc.phases.tap import OPENING_S, TapStage
 from ext_proc.vocabulary import (
     AwaitOpening,
     CloseStream,
     Continue,
-    ObserveAnswer,
     OpeningOverdue,
     Phase,
     ReplyNow,

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ext_proc.measures import Measures
+from ext_proc.observations import ObserveAnswer, ObserveWaste
 from ext_proc.phases.tap import EXTEND_AFTER_S, EXTEND_EVERY_S, SWALLOWED_MAX, TapStage
 from ext_proc.vocabulary import (
     CloseStream,
@@ -16,8 +17,6 @@ from ext_proc.vocabulary import (
     Effect,
     Extend,
     Note,
-    ObserveAnswer,
-    ObserveWaste,
     OpeningOverdue,
     Phase,
     ReplyNow,
