@@ -23,6 +23,14 @@ class CacheUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """64 hex digits each; ``canonical`` empty: neither looked up nor written."""
+
+    exact: str
+    canonical: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CachedAnswer:
     """A completion as JSON, as the engine would have answered without ``stream``."""
 
