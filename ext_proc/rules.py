@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ext_proc.cache.policy import DEFAULT_CACHE_POLICY, CachePolicy
+from ext_proc.cache.policy import CachePolicy
 from gateway.budget.policy import BudgetPolicy
 from gateway.contract.principal import Principal
 from gateway.keys.keyed_hash import hmac_hex
@@ -37,13 +37,13 @@ class Secrets:
         to another."""
         return hmac_hex(self.cache_salt, "engine", principal.org)
 
-    def question_key(self) -> bytes:
-        """Key of the keys under which answers stand: who reads the store cannot test guesses of questions."""
-        return bytes.fromhex(hmac_hex(self.cache_salt, "question"))
-
     def entry_key(self) -> bytes:
         """Key of the seal on cache entries."""
         return bytes.fromhex(hmac_hex(self.cache_salt, "entry"))
+
+    def partition_key(self) -> bytes:
+        """Key of the cache's partitions and keys."""
+        return bytes.fromhex(hmac_hex(self.cache_salt, "partition"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,5 +52,5 @@ class AdmitRules:
 
     catalogue: Catalogue
     budgets: BudgetPolicy
+    caching: CachePolicy = CachePolicy()
     secrets: Secrets
-    caching: CachePolicy = DEFAULT_CACHE_POLICY

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ext_proc.cache.directives import Ceiling, Directives
+from ext_proc.cache.directives import Directives
 from ext_proc.cache.eligibility import eligible
+from ext_proc.cache.last_question import last_question
 from ext_proc.cache.partition import Asked, asked_of
 from ext_proc.cache.personal_data import finds
 from ext_proc.cache.policy import CacheRule, Profile
@@ -30,8 +31,8 @@ _TAG_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """Of one request. ``sought`` is None when an answer may be neither read nor stored, for ``reason``;
-    ``similar``: whether another question's answer may be served, else ``dissimilar`` says why not."""
+    """Of one request. ``sought`` is None when an answer may be neither read nor stored; ``similar``: whether
+    another question's answer may be served. ``reason``: the code of what stands against either."""
 
     rule: CacheRule
     version: str
@@ -39,17 +40,9 @@ class Caching:
     sought: Asked | None
     reason: str
     similar: bool
-    dissimilar: str
+    profile: Profile
+    """The policy's, or less where the client asks for less; OFF where nothing similar is served."""
     tags: tuple[str, ...]
-
-    @property
-    def profile(self) -> Profile:
-        """The policy's, or less where the client asks for less."""
-        if not self.similar:
-            return Profile.OFF
-        if self.directives.ceiling is Ceiling.STRICT and self.rule.profile is Profile.VERIFIED:
-            return Profile.STRICT
-        return self.rule.profile
 
 
 def caching_of(
@@ -65,22 +58,29 @@ def caching_of(
     policy = rules.caching
     rule = policy.rule_for(principal, model.name, request.endpoint)
     judged = eligible(rule, request, directives)
-    sought, similar, dissimilar = None, judged.similar, judged.reason
+    reason = judged.reason.value if judged.reason is not None else ""
+    sought, similar = None, judged.similar
     if judged.exact:
-        sought = asked_of(rules.secrets.question_key(), principal, model, request, rule, wanted)
-        if similar and finds(sought.text, rule.personal_data) is not None:
-            # Its words would be kept beside its vector, and near ones of the same person would meet it.
-            similar, dissimilar = False, "personal_data"
+        if similar and _personal(request, rule):
+            # Its words would be kept beside its vector, and met by others of the partition.
+            similar, reason = False, "personal_data"
+        key = rules.secrets.partition_key()
+        sought = asked_of(key, principal, model, request, rule, wanted, similar=similar)
     return Caching(
         rule=rule,
         version=str(policy.version),
         directives=directives,
         sought=sought,
-        reason=judged.reason,
+        reason=reason,
         similar=similar,
-        dissimilar="" if similar else dissimilar,
+        profile=judged.profile if similar else Profile.OFF,
         tags=(*rule.tags, *_tags(request.labels)),
     )
+
+
+def _personal(request: WireRequest, rule: CacheRule) -> bool:
+    question = last_question(request)
+    return question is not None and finds(question, rule.personal_data) is not None
 
 
 def drawn(request_id: RequestId, share: float) -> bool:

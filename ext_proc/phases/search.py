@@ -122,7 +122,7 @@ class Search:
             return self._missed(plan.caching.reason, looked=False)
         keys = plan.caching.sought.keys
         if not plan.caching.similar:
-            self._note("similar", plan.caching.dissimilar)
+            self._note("similar", plan.caching.reason)
             keys = Keys(exact=keys.exact)
         return AskCache(org=plan.principal.org, keys=keys)
 
@@ -193,7 +193,7 @@ class Search:
             self._reason = "absent" if candidate is None else "gone"
             return None
         if kind in _SIMILAR and not self._plan.caching.similar:
-            self._reason = self._plan.caching.dissimilar
+            self._reason = self._plan.caching.reason
         elif kind is HitKind.ALIAS and self._plan.caching.profile is not Profile.VERIFIED:
             self._reason = "judged"
         elif directives.max_age_s is not None and now - answer.stored_at > directives.max_age_s * 1000:
