@@ -129,9 +129,9 @@ class Search:
     def receive(self, answer: Answer) -> Step:
         """What follows from ``answer``."""
         match answer:
-            case CacheAnswered(lookup=None):
-                return self._missed("unavailable", looked=True)
             case CacheAnswered(lookup=lookup, at_ms=now):
+                if lookup is None:
+                    return self._missed("unavailable", looked=True)
                 return self._keys_answered(lookup, now)
             case RecallAnswered():
                 return self._recall_answered(answer)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from ext_proc.cache.policy import Place
+from ext_proc.cache.place import Place
+from ext_proc.cache.store import Lineage
 from ext_proc.charge import NOTHING, Ended
 from ext_proc.metering import Meter
 from ext_proc.observations import ObserveAnswer, ObserveWaste
-from ext_proc.vocabulary import Continue, Deed, Note, Phase, Settle, Store, Void
+from ext_proc.vocabulary import Continue, Deed, Land, Note, Phase, Settle, Store, Void
 from gateway.budget.admission import AdmissionRecord
 from gateway.contract import headers as names
 from gateway.contract.errors import GatewayError
@@ -67,19 +68,38 @@ def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[De
     ]
     if meter.ended is not Ended.LIMIT:  # else it is not over yet
         deeds += wasted(record, meter)
+    return (*deeds, *_kept(record, meter))
+
+
+def _kept(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
+    """The answer goes into the cache, or those who wait for it are told that it does not."""
     place = Place.from_text(record.cache_key)
-    answer = meter.answer() if place is not None else None
-    if place is not None and answer is not None:
-        deeds.append(
-            Store(
-                org=record.org,
-                key=place.key,
-                epoch=place.epoch,
-                answer=answer,
-                ttl_seconds=place.ttl_seconds,
-            )
-        )
-    return tuple(deeds)
+    if place is None:
+        return ()
+    answer = meter.answer()
+    if answer is None:
+        return landed(record)
+    return (Store(org=record.org, place=place, lineage=_lineage(record, place), answer=answer),)
+
+
+def landed(record: AdmissionRecord) -> tuple[Deed, ...]:
+    """This attempt will store nothing: those who wait for its answer need not."""
+    place = Place.from_text(record.cache_key)
+    if place is None or not place.flight:
+        return ()
+    return (Land(org=record.org, key=place.keys.exact),)
+
+
+def _lineage(record: AdmissionRecord, place: Place) -> Lineage:
+    return Lineage(
+        request_id=record.request_id,
+        model=record.model,
+        revision=record.revision,
+        template=place.template,
+        policy_version=place.policy_version,
+        tags=place.tags,
+        admitted_at=record.admitted_at_ms,
+    )
 
 
 def _finish_label(meter: Meter) -> str:
@@ -138,7 +158,7 @@ def engine_failed(record: AdmissionRecord, error: GatewayError, meter: Meter | N
             seconds_per_output_token=None,
         )
     )
-    return tuple(failed)
+    return (*failed, *landed(record))
 
 
 def error_headers_reply(record: AdmissionRecord, error: GatewayError, removed: tuple[str, ...]) -> Continue:
