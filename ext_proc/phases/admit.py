@@ -277,7 +277,8 @@ class Admit(Machine[AdmitStage]):
         return self.stage, ()
 
     def _joined_for_nobody(self, event: FlightJoined) -> tuple[AdmitStage, Effects]:
-        self._searching().receive(event)
+        if self._search is not None:
+            self._search.receive(event)
         return self.stage, self._land()
 
     def _gone_while_holding(self, _: PeerGone) -> tuple[AdmitStage, Effects]:

@@ -1,13 +1,12 @@
 """The search for an answer that is known already: which question comes next, and what was found. Pure.
 
-    KEYS -> RECALL -> FLIGHT -> LANDING -> OVER
+    AskCache -> AskRecall -> JoinFlight -> AwaitLanding
 Each step may end the search. Whatever fails or is late is a miss with its reason; a search never refuses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from ext_proc.cache.place import Place
@@ -62,21 +61,12 @@ Answer: TypeAlias = CacheAnswered | RecallAnswered | FlightJoined | Landed
 Step: TypeAlias = Question | Found | Missed
 
 
-class _Stage(Enum):
-    KEYS = auto()
-    RECALL = auto()
-    FLIGHT = auto()
-    LANDING = auto()
-    OVER = auto()
-
-
 class Search:
     """Of one request. ``begin`` once, then ``receive`` for the answer of each question it returned."""
 
     def __init__(self, plan: Plan) -> None:
         """Nothing is asked yet."""
         self._plan = plan
-        self._stage = _Stage.KEYS
         self._epoch = ""
         self._told = False
         self._reason = "absent"
@@ -131,7 +121,7 @@ class Search:
         match answer:
             case CacheAnswered(lookup=lookup, at_ms=now):
                 if lookup is None:
-                    return self._missed("unavailable", looked=True)
+                    return self._missed("unavailable", looked=False)
                 return self._keys_answered(lookup, now)
             case RecallAnswered():
                 return self._recall_answered(answer)
@@ -157,7 +147,7 @@ class Search:
             and self._plan.caching.sought is not None
             and self._plan.caching.sought.text
         ):
-            self._stage, self._told = _Stage.RECALL, True
+            self._told = True
             return AskRecall(ask=self._ask())
         return self._join()
 
@@ -176,11 +166,9 @@ class Search:
     def _join(self) -> Step:
         if self._plan.caching.directives.only_if_cached:
             return self._missed(self._reason, looked=True)
-        self._stage = _Stage.FLIGHT
         return JoinFlight(org=self._plan.principal.org, key=self._keys().exact)
 
     def _wait(self) -> Step:
-        self._stage = _Stage.LANDING
         keys = Keys(exact=self._keys().exact)
         return AwaitLanding(org=self._plan.principal.org, keys=keys, at_most=LANDING)
 
@@ -236,12 +224,10 @@ class Search:
         return self._plan.caching.sought.keys
 
     def _over(self, found: Found) -> Found:
-        self._stage = _Stage.OVER
         self._note("hit", found.kind.value)
         return found
 
     def _missed(self, reason: str, *, looked: bool) -> Missed:
-        self._stage = _Stage.OVER
         self._note("miss", reason)
         return Missed(reason=reason, looked=looked)
 

@@ -9,6 +9,8 @@ from typing import Any
 from ext_proc.background import Background
 from ext_proc.cache.memory_store import MemoryStore
 from ext_proc.effects import Performer
+from ext_proc.lookups import Lookups
+from ext_proc.measures import Measures
 from ext_proc.notes import Notes
 from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
@@ -100,8 +102,9 @@ class Filters:
         self.cache = MemoryStore(clock)
         self.background = Background(log)
         self.notes = Notes(self.ledger, self.background, log)
+        self.lookups = Lookups(self.cache, self.cache, None, clock, Measures(clock), log)
         self.performer = Performer(
-            self.ledger, self.cache, clock, background=self.background, notes=self.notes, log=log
+            self.ledger, self.lookups, clock, background=self.background, notes=self.notes, log=log
         )
         self.filters = ExtProc(
             {"admit": lambda: Admit(rules), "tap": lambda: Tap(keeps_headers=True)},

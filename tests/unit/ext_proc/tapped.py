@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from ext_proc.cache.place import Place
+from ext_proc.cache.store import Keys
 from ext_proc.phases.tap import Tap
 from ext_proc.vocabulary import (
     Continue,
@@ -25,6 +27,7 @@ UNTOUCHED = Continue(phase=Phase.RESPONSE_HEADERS)
 EMPTY = Continue(phase=Phase.RESPONSE_BODY, body=b"")
 JSON = "application/json"
 ENGINE = "127.0.0.1:30000"
+PLACE = Place(keys=Keys(exact="a" * 64), epoch="e1", ttl_seconds=60, flight=True)
 
 
 def record(**changed: Any) -> AdmissionRecord:
@@ -42,7 +45,7 @@ def record(**changed: Any) -> AdmissionRecord:
         "model": "chat",
         "revision": "r1",
         "stream": True,
-        "cache_key": "k" * 64 + ".e1.60",
+        "cache_key": PLACE.to_text(),
         "event_context": '{"team":"red","request_id":"r-1"}',
     }
     return AdmissionRecord(**{**plain, **changed})

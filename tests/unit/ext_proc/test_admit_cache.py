@@ -7,11 +7,22 @@ from typing import Any
 import orjson
 import pytest
 
-from ext_proc.cache.policy import Place
-from ext_proc.cache.store import CachedAnswer, Lookup
+from ext_proc.cache.detectors import DETECTORS
+from ext_proc.cache.place import Place
+from ext_proc.cache.store import CachedAnswer, HitKind, Lookup
 from ext_proc.observations import ObserveLookup
 from ext_proc.phases.admit import Admit
-from ext_proc.vocabulary import AskCache, CacheAnswered, Continue, Effect, Note, ReplyNow, Reserve
+from ext_proc.vocabulary import (
+    AskCache,
+    CacheAnswered,
+    Continue,
+    Effect,
+    FlightJoined,
+    JoinFlight,
+    Note,
+    ReplyNow,
+    Reserve,
+)
 from gateway.budget.admission import CacheStatus, Verdict
 from gateway.contract.units import UnixMillis
 from tests.unit.ext_proc.asked import NOW, RULES, body, granted, headers, none, only
@@ -20,8 +31,15 @@ from tests.unit.ext_proc.test_admit import written
 
 
 def looked_up(machine: Admit, stored: bytes | None, *, age_s: int = 7) -> tuple[Effect, ...]:
-    answer = None if stored is None else CachedAnswer(body=stored, stored_at=UnixMillis(NOW - age_s * 1000))
-    return machine.receive(CacheAnswered(lookup=Lookup(answer=answer, epoch="e1"), at_ms=NOW))
+    """Effects of the look-up's answer; a miss leads its flight."""
+    lookup = Lookup(answer=None, epoch="e1")
+    if stored is not None:
+        answer = CachedAnswer(body=stored, stored_at=UnixMillis(NOW - age_s * 1000), entry="e" * 64)
+        lookup = Lookup(answer=answer, epoch="e1", kind=HitKind.EXACT)
+    effects = machine.receive(CacheAnswered(lookup=lookup, at_ms=NOW))
+    if none(JoinFlight, effects):
+        return effects
+    return machine.receive(FlightJoined(leads=True, at_ms=NOW))
 
 
 def asking(cache_control: str = "", **changed: Any) -> tuple[Admit, tuple[Effect, ...]]:
@@ -55,7 +73,7 @@ def test_a_stream_hit_is_a_stream() -> None:
 def test_json_and_stream_share_an_entry() -> None:
     _, plain = asking()
     _, stream = asking(stream=True, stream_options={"include_usage": True}, user="u", metadata={"a": "b"})
-    assert only(AskCache, plain).key == only(AskCache, stream).key
+    assert only(AskCache, plain).keys == only(AskCache, stream).keys
 
 
 @pytest.mark.parametrize("stored", [None, b"", b"not json", b"[]"])
@@ -66,7 +84,12 @@ def test_a_miss_is_told_where_its_answer_belongs(stored: bytes | None) -> None:
     reply = only(Continue, machine.receive(granted(only(Reserve, effects).request)))
     assert written(reply).cache is CacheStatus.MISS
     assert Place.from_text(written(reply).cache_key) == Place(
-        key=only(AskCache, asked).key, epoch="e1", ttl_seconds=3600
+        keys=only(AskCache, asked).keys,
+        epoch="e1",
+        ttl_seconds=3600,
+        flight=stored is None,
+        policy_version="4",
+        detectors=tuple(sorted(DETECTORS)),
     )
 
 

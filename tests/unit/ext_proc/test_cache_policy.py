@@ -16,7 +16,6 @@ from ext_proc.cache.policy import (
     CacheRule,
     Group,
     Match,
-    Place,
     Profile,
     Share,
 )
@@ -83,13 +82,6 @@ def test_a_rule_with_a_group_is_for_its_members() -> None:
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_no_two_lists_of_parts_are_joined_alike(first: list[bytes], second: list[bytes]) -> None:
     assert (length_prefixed(*first) == length_prefixed(*second)) == (first == second)
-
-
-def test_places() -> None:
-    place = Place(key="a" * 64, epoch="0f", ttl_seconds=5)
-    assert Place.from_text(place.to_text()) == place
-    for text in ("", "a", "a.b", "a.b.", "a.b.0", "a.b.-1", "a.b.1.2"):
-        assert Place.from_text(text) is None
 
 
 ANSWER = CachedAnswer(body=b'{"a":1}', stored_at=UnixMillis(1_700_000_000_000))

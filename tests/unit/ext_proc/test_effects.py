@@ -37,7 +37,7 @@ class Kept:
 def performer(filters: Filters, kept: Kept) -> Performer:
     return Performer(
         filters.ledger,
-        filters.cache,
+        filters.lookups,
         SystemClock(),
         background=filters.background,
         notes=filters.notes,

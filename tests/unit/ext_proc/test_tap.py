@@ -14,6 +14,7 @@ from ext_proc.vocabulary import (
     AwaitOpening,
     CloseStream,
     Continue,
+    Land,
     OpeningOverdue,
     Phase,
     ReplyNow,
@@ -41,6 +42,7 @@ from tests.unit.ext_proc.engine_answers import (
 from tests.unit.ext_proc.tapped import (
     HEADERS_GO,
     JSON,
+    PLACE,
     UNTOUCHED,
     answer_headers,
     bodies,
@@ -96,7 +98,7 @@ def test_usage_the_client_did_not_ask_for_is_hidden_and_usage_it_asked_for_is_no
 def test_a_complete_stream_is_stored_in_one_form() -> None:
     _, effects = tap_after(answer_headers(), chunk(WHOLE, end=True))
     stored = only(Store, tuple(effects))
-    assert (stored.key, stored.epoch, stored.ttl_seconds) == ("k" * 64, "e1", 60)
+    assert (stored.place, stored.lineage.request_id, stored.lineage.revision) == (PLACE, "r-1", "r1")
     assert orjson.loads(stored.answer)["choices"][0]["message"]["content"] == "hello"
 
 
@@ -105,6 +107,7 @@ def test_nothing_incomplete_is_stored(sent: bytes) -> None:
     machine, effects = tap_after(answer_headers(), chunk(sent))
     effects += machine.receive(GONE)
     assert none(Store, tuple(effects))
+    assert only(Land, tuple(effects)).key == PLACE.keys.exact
     assert not none(Settle, tuple(effects))
 
 

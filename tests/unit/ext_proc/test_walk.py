@@ -7,23 +7,50 @@ from typing import Any
 
 import pytest
 
-from ext_proc.cache.store import Lookup
+from ext_proc.cache.policy import CachePolicy, CacheRule, Match
+from ext_proc.cache.store import CachedAnswer, HitKind, Lookup
 from ext_proc.phases.admit import Admit, AdmitStage
 from ext_proc.phases.tap import Tap, TapStage
 from ext_proc.stream import Machine, OutOfOrder
-from ext_proc.vocabulary import CacheAnswered, CloseStream, Event, OpeningOverdue, ReplyNow, TurnCame
-from gateway.contract.units import Seconds
+from ext_proc.vocabulary import (
+    CacheAnswered,
+    CloseStream,
+    Event,
+    FlightJoined,
+    Landed,
+    OpeningOverdue,
+    RecallAnswered,
+    ReplyNow,
+    TurnCame,
+)
+from gateway.contract.units import MicroUsd, Seconds
 from tests.unit.ext_proc.asked import BEHIND, GONE, NOW, PATIENT, admitted, body, granted, headers
-from tests.unit.ext_proc.engine_answers import FRAME, WHOLE
+from tests.unit.ext_proc.engine_answers import FRAME, WHOLE, completion
 from tests.unit.ext_proc.tapped import answer_headers, chunk
 
 _, HOLD = admitted()
+PRICED = replace(
+    PATIENT,
+    caching=CachePolicy(rules=((Match(), CacheRule(name="r", hit_micro_usd=MicroUsd(1))),)),
+)
+MISS = CacheAnswered(lookup=Lookup(answer=None, epoch="e"), at_ms=NOW)
+HIT = CacheAnswered(
+    lookup=Lookup(
+        answer=CachedAnswer(body=completion(), stored_at=NOW, entry="e" * 64), epoch="e", kind=HitKind.EXACT
+    ),
+    at_ms=NOW,
+)
+UNKNOWN = CacheAnswered(lookup=None, at_ms=NOW)
 EVENTS: list[Event] = [
     headers(),
     body(),
     answer_headers(),
     chunk(b"data: {}\n\n"),
-    CacheAnswered(lookup=Lookup(answer=None, epoch="e"), at_ms=NOW),
+    MISS,
+    RecallAnswered(lookup=None, candidate=None, reason="far", steps=(), at_ms=NOW),
+    FlightJoined(leads=True, at_ms=NOW),
+    FlightJoined(leads=False, at_ms=NOW),
+    Landed(lookup=None, at_ms=NOW),
     granted(HOLD),
     BEHIND,
     TurnCame(left=Seconds(1.0)),
@@ -34,11 +61,12 @@ EVENTS: list[Event] = [
 ROADS_TO: dict[Any, list[Event]] = {
     AdmitStage.REQUEST_HEADERS: [],
     AdmitStage.REQUEST_BODY: [headers()],
-    AdmitStage.CACHE_ANSWER: [headers(), body()],
-    AdmitStage.HOLD_ANSWER: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW)],
-    AdmitStage.TURN: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), BEHIND],
-    AdmitStage.DECIDED: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), granted(HOLD)],
-    AdmitStage.ABANDONED: [headers(), body(), CacheAnswered(lookup=None, at_ms=NOW), GONE],
+    AdmitStage.SEARCH: [headers(), body()],
+    AdmitStage.HIT_HOLD: [headers(), body(), HIT],
+    AdmitStage.HOLD_ANSWER: [headers(), body(), UNKNOWN],
+    AdmitStage.TURN: [headers(), body(), UNKNOWN, BEHIND],
+    AdmitStage.DECIDED: [headers(), body(), UNKNOWN, granted(HOLD)],
+    AdmitStage.ABANDONED: [headers(), body(), UNKNOWN, GONE],
     AdmitStage.CLOSED: [GONE],
     TapStage.RESPONSE_HEADERS: [],
     TapStage.OPENING: [answer_headers()],
@@ -53,7 +81,7 @@ ROADS_TO: dict[Any, list[Event]] = {
 
 
 def machine_at(stage: AdmitStage | TapStage) -> Machine[Any]:
-    machine: Machine[Any] = Admit(PATIENT) if isinstance(stage, AdmitStage) else Tap(keeps_headers=True)
+    machine: Machine[Any] = Admit(PRICED) if isinstance(stage, AdmitStage) else Tap(keeps_headers=True)
     for event in ROADS_TO[stage]:
         machine.receive(event)
     assert machine.stage is stage
