@@ -10,13 +10,17 @@ from typing import Any, Final, TypeVar
 from ext_proc.background import Background
 from ext_proc.cache import policy as cache_policy
 from ext_proc.cache.entry import Sealer
+from ext_proc.cache.flights import SharedFlights
+from ext_proc.cache.local_store import LocalStore
 from ext_proc.cache.policy_file import load_cache_policy
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.effects import Performer
+from ext_proc.lookups import Lookups
 from ext_proc.measures import Measures
 from ext_proc.notes import Notes
 from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
+from ext_proc.recall.client import RecallClient
 from ext_proc.resolver import Resolver
 from ext_proc.rules import AdmitRules
 from ext_proc.server import ExtProc
@@ -102,7 +106,13 @@ async def main(
     ledger = wrap_ledger(ledgers.top)
     background = Background(log)
     notes, spool = Notes(ledger, background, log), _spool(settings, ledger, clock)
-    performer = Performer(ledger, cache, clock, background=background, notes=notes, log=log, unsettled=spool)
+    local = LocalStore(cache, clock)
+    recall = RecallClient(Path(settings.recall_socket)) if settings.recall_socket else None
+    flights = SharedFlights(cache.flights, cache)
+    lookups = Lookups(local, flights, recall, clock, Measures(clock), log)
+    performer = Performer(
+        ledger, lookups, clock, background=background, notes=notes, log=log, unsettled=spool
+    )
 
     def admit() -> Machine[Any]:
         rules = AdmitRules(
@@ -117,7 +127,7 @@ async def main(
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(work.run())
-            for work in (models, budgets, caching, ledgers, spool, filters.lateness)
+            for work in (models, budgets, caching, ledgers, cache, spool, filters.lateness)
         ]
         writing = tasks.create_task(notes.run())
         # No dependency decides over health: without the ledger this worker still answers, with a proper
@@ -133,6 +143,8 @@ async def main(
     await ledgers.leave()
     await spool.close()
     await ledgers.aclose()
+    if recall is not None:
+        await recall.aclose()
     await cache.aclose()
 
 
