@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from inference.embedders.source import ModelSource, SourceUnusable
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """To be raised with every change of inference/embedders/prepare.py that changes what it makes."""
+PREPARING_S_MAX: Final = 300
+"""MiniLM takes 4 s on an idle machine; it is more than a busy one needs for a model ten times as large."""
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _SUMS_BYTES_MAX: Final = 1024
 """Two lines of a digest and a file name."""
@@ -80,7 +82,7 @@ def read_prepared(files: PreparedFiles) -> PreparedModel | None:
         with files.sums.open("rb") as opened:
             sums = opened.read(_SUMS_BYTES_MAX)
         model, tokenizer = files.model.read_bytes(), files.tokenizer.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise SourceUnusable(
@@ -101,23 +103,33 @@ def ensure_prepared(source: ModelSource, directory: Path) -> PreparedModel:
     found = read_prepared(files)
     if found is not None:
         return found
-    done = subprocess.run(
-        [sys.executable, "-m", "inference.embedders.prepare", str(files.directory), *_arguments(source)],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    reason = _prepared_beside(source, files)
     found = read_prepared(files)
-    if done.returncode != 0 or found is None:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else f"exit code {done.returncode}"
+    if found is None:
         raise SourceUnusable(
             f"the embedding model {source.name} could not be prepared in {directory}: {reason}",
-            f"run python -m inference.embedders.prepare {directory}",
+            f"then run python -m inference.embedders.prepare {directory}",
         )
     return found
+
+
+def _prepared_beside(source: ModelSource, files: PreparedFiles) -> str:
+    """Runs the preparation to its end; the last that it said of itself."""
+    command = [sys.executable, "-m", "inference.embedders.prepare", str(files.directory)]
+    try:
+        done = subprocess.run(
+            [*command, *_arguments(source)],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=PREPARING_S_MAX,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done within {PREPARING_S_MAX} s; see that nothing else holds {files.directory}"
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"exit code {done.returncode}"
 
 
 def _arguments(source: ModelSource) -> list[str]:

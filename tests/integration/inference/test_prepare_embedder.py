@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from inference.embedders.embedder import Vector
 from inference.embedders.minilm import minilm_source, open_minilm
@@ -59,6 +61,15 @@ def test_minilm_is_made_without_a_socket_or_a_warning_and_is_the_same_again(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [".preparing", here.model.name, here.tokenizer.name, here.sums.name]
     )
+
+
+def test_no_product_of_weights_overflows_on_a_processor_without_vnni() -> None:
+    asyncio.run(open_minilm(EMBEDDERS).close())
+    graph = onnx.load(files_of(minilm_source(), EMBEDDERS).model).graph
+    weights = [numpy_helper.to_array(one) for one in graph.initializer if one.data_type == TensorProto.INT8]
+    assert sum(one.size for one in weights) > 10_000_000
+    largest = max(int(np.abs(one.astype(np.int16)).max()) for one in weights)
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
 
 
 def test_two_processes_at_once_make_one_model_and_clear_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -190,6 +201,12 @@ def test_first_use_says_why_it_could_not(tmp_path: Path) -> None:
     source = replace(toy_source(tmp_path), model_sha256="0" * 64)
     with pytest.raises(SourceUnusable, match=r"toy could not be prepared in .* instead of 0{64}"):
         ensure_prepared(source, tmp_path)
+
+
+def test_first_use_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.embedders.prepared.PREPARING_S_MAX", 0.001)
+    with pytest.raises(SourceUnusable, match=r"not done within 0.001 s"):
+        ensure_prepared(toy_source(tmp_path), tmp_path)
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
