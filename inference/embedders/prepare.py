@@ -74,7 +74,7 @@ def prepare(source: ModelSource, directory: Path) -> PreparedModel:
 
 @contextmanager
 def _exclusive(files: PreparedFiles) -> Iterator[None]:
-    """Nobody else prepares in this directory; what a killed one left there is cleared away. Raises OSError."""
+    """Nobody else prepares in that directory; what a killed one left is cleared away. Raises OSError."""
     files.directory.mkdir(parents=True, exist_ok=True)
     with (files.directory / ".preparing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
