@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ext_proc.background import OPTIONAL_MAX, Background
-from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable
+from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Keys, Lineage
 from ext_proc.measures import Measures
 from ext_proc.notes import Notes
 from ext_proc.resolver import Resolver, Retries, Unsettled
@@ -74,7 +74,7 @@ class Performer:
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
         try:
-            lookup = await self._cache.get(question.org, question.key)
+            lookup = await self._cache.get(question.org, Keys(exact=question.key))
         except CacheUnavailable as error:
             self._measures.went_on_without("cache")
             self._log.debug("cache.unavailable", reason=str(error))
@@ -150,10 +150,11 @@ class Performer:
             self._log.debug("hold.not_extended", hold=deed.hold, reason=error.code)
 
     async def _store(self, deed: Store) -> None:
-        answer = CachedAnswer(body=deed.answer, stored_at=self._clock.unix_ms())
+        now = self._clock.unix_ms()
+        answer = CachedAnswer(body=deed.answer, stored_at=now, lineage=Lineage(admitted_at=now))
         try:
             stored = await self._cache.put(
-                deed.org, deed.key, deed.epoch, answer, ttl_seconds=deed.ttl_seconds
+                deed.org, Keys(exact=deed.key), deed.epoch, answer, ttl_seconds=deed.ttl_seconds
             )
         except CacheUnavailable:
             self._measures.stored("unavailable")

@@ -16,7 +16,16 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from ext_proc.cache.entry import Sealer
-from ext_proc.cache.store import ENTRY_BYTES_MAX, CachedAnswer, CacheUnavailable, Lookup
+from ext_proc.cache.store import (
+    ENTRY_BYTES_MAX,
+    CachedAnswer,
+    CacheUnavailable,
+    HitKind,
+    Keys,
+    Lookup,
+    PurgeRule,
+    RuleInForce,
+)
 from gateway.budget.redis_connection import connect
 from gateway.budget.redis_lane import Lane
 from gateway.contract.ids import OrgId
@@ -49,8 +58,17 @@ class RedisStore:
         await self._lane.aclose()
         await self._client.aclose()
 
-    async def get(self, org: OrgId, key: str) -> Lookup:
+    def peek(self, org: OrgId, keys: Keys) -> Lookup | None:
+        """See CacheStore."""
+        return None
+
+    def standing(self, org: OrgId) -> str | None:
+        """See CacheStore."""
+        return None
+
+    async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """See CacheStore. Within the cache hop's deadline."""
+        key = keys.exact
         async with _within(LOOKUP):
             entry, mark = await self._lane.call("MGET", _key(org, key), _key(org, "epoch"))
             if mark is None:
@@ -58,10 +76,45 @@ class RedisStore:
                 mark = await self._client.get(_key(org, "epoch")) or b""
         epoch = mark.decode("ascii", "replace")
         answer = self._sealer.open(org, key, epoch, entry) if entry else None
-        return Lookup(answer=answer, epoch=epoch)
+        return Lookup(answer=answer, epoch=epoch, kind=HitKind.EXACT if answer else None)
 
-    async def put(self, org: OrgId, key: str, epoch: str, answer: CachedAnswer, *, ttl_seconds: int) -> bool:
+    async def fetch(self, org: OrgId, entry: str, *, asked: str) -> Lookup:
         """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def alias(self, org: OrgId, asked: str, entry: str, *, ttl_seconds: int) -> bool:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def bar(self, org: OrgId, asked: str, entry: str) -> None:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def purge_where(self, rule: PurgeRule) -> int:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def rules(self) -> tuple[RuleInForce, ...]:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def switch_off(self, bucket: str) -> None:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def switch_on(self, bucket: str) -> None:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def switched_off(self) -> frozenset[str]:
+        """See CacheStore."""
+        raise CacheUnavailable("not yet")
+
+    async def put(
+        self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, *, ttl_seconds: int
+    ) -> bool:
+        """See CacheStore."""
+        key = keys.exact
         if len(answer.body) > ENTRY_BYTES_MAX:
             return False
         entry = self._sealer.seal(org, key, epoch, answer)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ext_proc.cache.store import CacheUnavailable, Lookup
+from ext_proc.cache.store import CacheUnavailable, Keys, Lookup
 from ext_proc.notes import QUEUE_MAX
 from ext_proc.phases import tap
 from ext_proc.server import Inbox, Undecided, UnknownRole
@@ -39,7 +39,7 @@ async def test_admit_and_tap_in_two_streams(filters: Filters) -> None:
     assert [reply.WhichOneof("response") for reply in replies] == ["response_headers", "response_body"]
     assert await filters.ledger.counts() == (18, 0)
     await filters.background.drain(1)
-    assert (await filters.cache.get(ACME, "k" * 64)).epoch == "0"
+    assert (await filters.cache.get(ACME, Keys(exact="a" * 64))).answer is None
 
 
 async def test_no_decision_no_clean_end(filters: Filters) -> None:
@@ -163,7 +163,7 @@ async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> N
 
 
 async def test_a_broken_cache_is_a_miss(filters: Filters, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(_org: OrgId, _key: str) -> Lookup:
+    async def broken(_org: OrgId, _keys: Keys) -> Lookup:
         raise CacheUnavailable("x")
 
     monkeypatch.setattr(filters.cache, "get", broken)
