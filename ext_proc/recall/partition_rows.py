@@ -127,7 +127,7 @@ class PartitionRows:
             found = search_module().search(rows, half, wanted, kind, exact=True, threads=1)
         else:
             found = self._graph.search(half, min(count, len(self._places)), threads=1)
-        matches = []
+        matches: list[Match] = []
         for place, distance in zip(found.keys.tolist(), found.distances.tolist(), strict=True):
             row = self._rows[place]
             if row is not None and len(matches) < count:
