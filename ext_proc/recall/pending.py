@@ -54,7 +54,7 @@ class PendingQuestions:
             self._kept.popitem(last=False)
 
     def take(self, org: OrgId, partition: str, asked: str) -> Pending | None:
-        """The question, which waits no more; None for one that is unknown here or was of another partition."""
+        """The question, which waits no more; None for one that is unknown or was of another partition."""
         pending = self._kept.pop((org, asked), None)
         if pending is None or pending.partition != partition or self._clock.monotonic_s() > pending.until_s:
             return None

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 import numpy as np
 
@@ -39,6 +39,8 @@ from gateway.telemetry import names
 from gateway.telemetry.metrics import child, counter
 from inference.embedders.embedder import Embedder, NotEmbedded, Overloaded, TooLong, Vector
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 FINDS_MAX: Final = 64
 """Questions at a time: as two cores embed 300 a second, a longer queue would be late to the last."""
 REMEMBERS_MAX: Final = 256
@@ -64,8 +66,8 @@ class Recaller:
         on_served: Callable[[Served], None] = lambda served: None,
         deadline_s: float = hop("recall").deadline / 1000,
     ) -> None:
-        """``writer``: where questions are kept on disk too. ``is_off``: whether a bucket is switched off, from
-        any thread; the other two hand over without waiting, from the event loop."""
+        """``writer``: where questions are kept on disk too. ``is_off``: whether a bucket is switched off,
+        asked from any thread; the other two hand over without waiting, from the event loop."""
         self._embedder, self._index, self._clock, self._writer = embedder, index, clock, writer
         self._is_off, self._on_near_miss, self._on_served = is_off, on_near_miss, on_served
         self._deadline_s = deadline_s
@@ -200,3 +202,6 @@ class Recaller:
                     lineage=remember.lineage,
                 )
             )
+
+    async def _in_thread(self, work: Callable[[Unpack[Ts]], T], *values: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
