@@ -29,7 +29,7 @@ class Pair:
 def read_pairs(file: Path) -> list[Pair]:
     """One JSON object a line: ``a`` and ``b`` (questions) or ``messages_a`` and ``messages_b`` (lists of
     messages), ``y`` (1 or 0), ``cat`` (optional); other members are ignored. Raises Refusal with the line."""
-    pairs = []
+    pairs: list[Pair] = []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
