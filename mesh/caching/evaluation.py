@@ -65,8 +65,8 @@ class Row:
 
 
 def rules_for(profile: Profile, orgs: int) -> AdmitRules:
-    """One model, ``orgs`` orgs without limits, and the rule that is evaluated: nothing but the profile decides
-    (freshness and actions are let through, as a pair is about two questions, not about their age)."""
+    """One model, ``orgs`` orgs without limits, and the rule that is evaluated: nothing but the profile
+    decides (freshness and actions are let through: a pair is about two questions, not about their age)."""
     rule = CacheRule(
         name="eval", mode=CacheMode.ALL, profile=profile, freshness=True, actions=True, verify_share=0.0
     )
@@ -201,9 +201,7 @@ _ANSWER: Final[dict[str, Any]] = {
     "object": "chat.completion",
     "created": 0,
     "model": MODEL,
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "stored"}, "finish_reason": "stop"}
-    ],
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "stored"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": Tokens(1), "completion_tokens": Tokens(1), "total_tokens": Tokens(2)},
 }
 """What an engine would have said to the first question; nobody reads it."""
