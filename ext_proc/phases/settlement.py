@@ -4,7 +4,7 @@ to measure."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -36,8 +36,19 @@ class Waste(StrEnum):
     """Produced past the max_tokens that the engine was told."""
 
 
-def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[Deed, ...]:
-    """What to do once an answer has ended, complete or not. ``upstream``: address of its engine."""
+def _keeps_all(_: str) -> bool:
+    return True
+
+
+def settled(
+    record: AdmissionRecord,
+    meter: Meter,
+    *,
+    upstream: str,
+    may_keep: Callable[[str], bool] = _keeps_all,
+) -> tuple[Deed, ...]:
+    """What to do once an answer has ended, complete or not. ``upstream``: address of its engine.
+    ``may_keep``: asked for each text of an answer that would be stored; one no, and it is not."""
     charge = meter.charge()
     detail = dict(charge.detail)
     if meter.ended is Ended.LIMIT and upstream:
@@ -68,7 +79,7 @@ def settled(record: AdmissionRecord, meter: Meter, *, upstream: str) -> tuple[De
         deeds += wasted(record, meter)
     place = Place.from_text(record.cache_key)
     answer = meter.answer() if place is not None else None
-    if place is not None and answer is not None:
+    if place is not None and answer is not None and all(may_keep(text) for text in meter.answer_texts()):
         deeds.append(
             Store(
                 org=record.org,

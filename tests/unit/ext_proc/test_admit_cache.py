@@ -22,13 +22,18 @@ from ext_proc.vocabulary import (
 )
 from gateway.budget.admission import CacheStatus, Verdict
 from gateway.contract.units import UnixMillis
+from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import NOW, RULES, body, granted, headers, none, only
 from tests.unit.ext_proc.engine_answers import completion
 from tests.unit.ext_proc.test_admit import written
 
 
 def looked_up(machine: Admit, stored: bytes | None, *, age_s: int = 7) -> tuple[Effect, ...]:
-    answer = None if stored is None else CachedAnswer(body=stored, stored_at=UnixMillis(NOW - age_s * 1000))
+    answer = (
+        None
+        if stored is None
+        else CachedAnswer(body=write_stored(stored), stored_at=UnixMillis(NOW - age_s * 1000))
+    )
     return machine.receive(CacheAnswered(lookup=Lookup(answer=answer, epoch="e1"), at_ms=NOW))
 
 
