@@ -136,6 +136,12 @@ def next_counts(numbers: Iterator[int], before: Counts) -> Counts:
     return Counts(prompt, before.completion + step, cached, reasoning)
 
 
+def skip_counts(numbers: Iterator[int]) -> None:
+    """Pass over a usage that nobody asked for. Raises as ``next_counts`` does."""
+    if next(numbers) & 1:
+        next(numbers), next(numbers), next(numbers)
+
+
 def _append(numbers: bytearray, number: int) -> None:
     while number > 127:
         numbers.append(number & 127 | 128)
@@ -144,6 +150,11 @@ def _append(numbers: bytearray, number: int) -> None:
 
 
 def _numbers(data: bytes) -> Iterator[int]:
+    """Nearly always each byte is a number: no piece is longer than 127 characters, and none leaps."""
+    return iter(data) if data.isascii() else _long_numbers(data)
+
+
+def _long_numbers(data: bytes) -> Iterator[int]:
     value = shift = 0
     for octet in data:
         if octet < 128:

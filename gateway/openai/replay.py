@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.openai.answers import choices_of, index_of, read_json, write_json
 from gateway.openai.cursor import Cursor
-from gateway.openai.pieces import HOLE, Counts, next_counts, read_pieces
+from gateway.openai.pieces import HOLE, Counts, next_counts, read_pieces, skip_counts
 from gateway.openai.sse import DONE, event_bytes
 from gateway.openai.stored_answer import NotReplayable, read_stored
 
@@ -108,11 +108,12 @@ class _Replay:
         def whole(numbers: Iterator[int]) -> bytes:
             parts = [self._cursors[index_of(choice)].part(choice, numbers) for choice in choices]
             chunk = {**self._top, "choices": parts}
-            usage = self._reported(first, numbers) if reported else None
             if not self._continuous:
                 chunk |= self._seen
+                if reported:
+                    skip_counts(numbers)
             elif "usage" in shape:
-                chunk["usage"] = usage
+                chunk["usage"] = self._reported(first, numbers) if reported else None
             return event_bytes(_written(chunk))
 
         plain = None if self._continuous and reported else _text_of(choices)
@@ -130,7 +131,7 @@ class _Replay:
         def text(numbers: Iterator[int]) -> bytes:
             said = _written(cursor.text(name, next(numbers)))
             if reported:
-                self._reported(first, numbers)
+                skip_counts(numbers)
             return before + said + after
 
         return text
