@@ -1,0 +1,1 @@
+"""Similar questions: remembers what was asked, and says which stored answer a new question may be given."""
