@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ext_proc.background import Background
+from ext_proc.cache import policy as cache_policy
 from ext_proc.cache.entry import Sealer
+from ext_proc.cache.policy_file import load_cache_policy
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.effects import Performer
 from ext_proc.measures import Measures
@@ -95,6 +97,7 @@ async def main(
     clock, secrets = SystemClock(), load_secrets(settings.secrets_dir)
     models = _watched(settings.policy_dir / catalogue.FILE, catalogue.load_catalogue)
     budgets = _watched(settings.policy_dir / budget_policy.FILE, budget_policy.load_budget_policy)
+    caching = _watched(settings.policy_dir / cache_policy.FILE, load_cache_policy)
     ledgers, cache = _stores(settings, clock, secrets.entry_key(), lambda: budgets.current.leases)
     ledger = wrap_ledger(ledgers.top)
     background = Background(log)
@@ -102,9 +105,10 @@ async def main(
     performer = Performer(ledger, cache, clock, background=background, notes=notes, log=log, unsettled=spool)
 
     def admit() -> Machine[Any]:
-        return wrap_machine(
-            Admit(AdmitRules(catalogue=models.current, budgets=budgets.current, secrets=secrets))
+        rules = AdmitRules(
+            catalogue=models.current, budgets=budgets.current, caching=caching.current, secrets=secrets
         )
+        return wrap_machine(Admit(rules))
 
     def tap() -> Machine[Any]:
         return wrap_machine(Tap(keeps_headers=True))
@@ -112,7 +116,8 @@ async def main(
     filters = ExtProc({"admit": admit, "tap": tap}, performer, background, clock)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(work.run()) for work in (models, budgets, ledgers, spool, filters.lateness)
+            tasks.create_task(work.run())
+            for work in (models, budgets, caching, ledgers, spool, filters.lateness)
         ]
         writing = tasks.create_task(notes.run())
         # No dependency decides over health: without the ledger this worker still answers, with a proper

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ext_proc.cache.policy import CachePolicy
 from gateway.budget.policy import BudgetPolicy
 from gateway.contract.principal import Principal
 from gateway.keys.keyed_hash import hmac_hex
@@ -40,6 +41,10 @@ class Secrets:
         """Key of the seal on cache entries."""
         return bytes.fromhex(hmac_hex(self.cache_salt, "entry"))
 
+    def partition_key(self) -> bytes:
+        """Key of the cache's partitions and keys."""
+        return bytes.fromhex(hmac_hex(self.cache_salt, "partition"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmitRules:
@@ -47,4 +52,5 @@ class AdmitRules:
 
     catalogue: Catalogue
     budgets: BudgetPolicy
+    caching: CachePolicy = CachePolicy()
     secrets: Secrets

@@ -17,7 +17,9 @@ class ProcSettings:
     """Read from the environment by gateway.config.environment.load."""
 
     listen: Path = setting("LISTEN", "Unix socket to serve on")
-    policy_dir: Path = setting("POLICY_DIR", "directory with budgets.yaml, models.yaml and auth.yaml")
+    policy_dir: Path = setting(
+        "POLICY_DIR", "directory with budgets.yaml, models.yaml, cache.yaml and auth.yaml"
+    )
     secrets_dir: Path = setting("SECRETS_DIR", "directory with pseudonym.key and cache_salt.key")
     ledger_url: str = setting("LEDGER_URL", "ledger Valkey: unix:///path or redis://host:port/0")
     cache_url: str = setting("CACHE_URL", "cache Valkey: unix:///path or redis://host:port/0")

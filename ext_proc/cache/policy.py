@@ -1,78 +1,146 @@
-"""What the exact cache may repeat, to whom, and under which key. Pure.
+"""What the cache may repeat, to whom, for how long: one immutable snapshot of cache.yaml. Pure.
 
-The partition is hard: org, sharing scope (the user), endpoint, model, revision, adapter and the whole
-validated request are in the key; ``stream`` is not, so that one entry serves both forms.
+Rules stand in order and the first that matches decides; a request that none matches, and any request
+where there is no file, falls under BUILT_IN. ``policy_file`` reads the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
+from ext_proc.cache.detectors import DETECTORS
+from gateway.contract.ids import OrgId
 from gateway.contract.principal import Principal
-from gateway.contract.units import Tokens
-from gateway.keys.keyed_hash import length_prefixed
-from gateway.models.catalogue import CacheMode, Model
-from gateway.openai.requests import WireRequest
+from gateway.contract.units import MicroUsd
 from gateway.openai.terms import Endpoint
 
-_VERSION: Final = b"tgc2"
-"""Of the key's composition and of what is stored under it: a change of meaning needs a new one."""
+FILE: Final = "cache.yaml"
+"""Its name in the policy directory."""
+CACHED_ENDPOINTS: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})
+"""Tokenizing costs nothing, so that nothing is saved by keeping its answers."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
+class CacheMode(StrEnum):
+    """Which answers may be repeated at all."""
+
+    OFF = "off"
+    DETERMINISTIC = "deterministic"
+    """Of requests that ask for one answer only: temperature 0, top_k 1, a seed, embeddings."""
+    ALL = "all"
+    """Also sampled ones: who asks twice gets the same answer twice."""
+
+
+class Profile(StrEnum):
+    """What is served to a question that is not the stored one to the byte."""
+
+    OFF = "off"
+    """Nothing."""
+    STRICT = "strict"
+    """The answer of a question of the same canonical text or the same content words."""
+    VERIFIED = "verified"
+    """Also of one that differs in a content word, once a judge has called the answers the same."""
+
+
+class Share(StrEnum):
+    """Who sees an answer that one caller paid for; never another org."""
+
+    KEY = "key"
+    USER = "user"
+    TEAM = "team"
+    ORG = "org"
+    GROUP = "group"
+    """The teams and users that a group of cache.yaml names, all of one org."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Directives:
-    """What the client's Cache-Control asks (RFC 9111, 5.2.1): no-store neither reads nor writes,
-    no-cache only writes, max-age bounds the age of what is read."""
+class Group:
+    """Callers of one org who share answers. A caller belongs by team or by user."""
 
-    read: bool = True
-    write: bool = True
-    max_age_s: int | None = None
+    name: str
+    org: OrgId
+    teams: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
 
-
-def read_directives(cache_control: str) -> Directives:
-    """Unknown directives mean nothing; a max-age that is no number is stale at once (RFC 9111, 4.2.1)."""
-    read, write, max_age = True, True, None
-    for part in cache_control.split(","):
-        name, _, value = part.strip().lower().partition("=")
-        if name == "no-store":
-            read = write = False
-        elif name == "no-cache":
-            read = False
-        elif name == "max-age":
-            text = value.strip('"')
-            max_age = int(text) if _SECONDS.fullmatch(text) else 0
-    return Directives(read=read, write=write, max_age_s=max_age)
+    def holds(self, principal: Principal) -> bool:
+        """Whether ``principal`` belongs to it."""
+        return principal.org == self.org and (principal.team in self.teams or principal.user in self.users)
 
 
-def cacheable(model: Model, request: WireRequest) -> bool:
-    """Whether an answer to ``request`` may be repeated: one choice, and under ``deterministic`` a request
-    that asks for one and the same answer (temperature 0, top_k 1, a seed; embeddings always). Tokens cost
-    nothing and are not kept."""
-    if model.cache.mode is CacheMode.OFF or request.choices != 1 or request.endpoint is Endpoint.TOKENIZE:
-        return False
-    if model.cache.mode is CacheMode.ALL or request.endpoint is Endpoint.EMBEDDINGS:
-        return True
-    return request.sampling.greedy or request.sampling.seed is not None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Whose requests a rule is for; an empty set is every one."""
+
+    orgs: frozenset[str] = frozenset()
+    teams: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    """Names in the catalogue, never aliases."""
+    endpoints: frozenset[Endpoint] = frozenset()
+
+    def holds(self, principal: Principal, model: str, endpoint: Endpoint) -> bool:
+        """Whether each set is empty or has its part of the request."""
+        return (
+            (not self.orgs or principal.org in self.orgs)
+            and (not self.teams or principal.team in self.teams)
+            and (not self.models or model in self.models)
+            and (not self.endpoints or endpoint in self.endpoints)
+        )
 
 
-def cache_key(principal: Principal, model: Model, request: WireRequest, wanted: Tokens) -> str:
-    """64 hex digits. ``wanted``: max_tokens before any clamp, also where the client named none."""
-    parts = (
-        principal.org,
-        "user",
-        principal.user,
-        request.endpoint.value,
-        model.name,
-        model.revision,
-        model.engine_name,
-        str(wanted),
-    )
-    covered = length_prefixed(_VERSION, *(part.encode() for part in parts), request.cache_text())
-    return hashlib.sha256(covered).hexdigest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRule:
+    """What is done with the answers of the requests it matches."""
+
+    name: str
+    mode: CacheMode = CacheMode.DETERMINISTIC
+    profile: Profile = Profile.OFF
+    share: Share = Share.USER
+    group: Group | None = None
+    """With Share.GROUP: who shares; the rule is for its members only."""
+    ttl_seconds: int = 3600
+    """How long an answer is kept."""
+    tags: tuple[str, ...] = ()
+    """Part of each entry's lineage, for purging."""
+    hit_micro_usd: MicroUsd = MicroUsd(0)
+    """What a hit costs in place of the engine's price; 0: hits are free."""
+    freshness: bool = False
+    """Whether questions about the present (today, latest, price of) may be served by similarity."""
+    actions: bool = False
+    """Whether requests to do or to make something (cancel my, write a) may be served by similarity."""
+    tool_results: bool = False
+    """Whether conversations that hold results of tools are cached at all."""
+    personal_data: frozenset[str] = DETECTORS
+    """Detectors of which none may find anything in an answer that is stored."""
+    false_hit_slo: float = 0.01
+    """Most wrong answers among similar hits, as a share; a bucket that may be worse is switched off."""
+    verify_share: float = 0.02
+    """Share of similar hits that are also sent to the engine, off the path, to be compared."""
+    judge_per_minute: int = 30
+    """Most near misses judged a minute, for each org; Profile.VERIFIED only."""
+
+
+BUILT_IN: Final = CacheRule(name="built-in")
+"""Identical deterministic requests of the same user, for an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy:
+    """All of cache.yaml."""
+
+    version: int = 0
+    """Part of each entry's lineage; 0 is the policy without a file."""
+    rules: tuple[tuple[Match, CacheRule], ...] = ()
+
+    def rule_for(self, principal: Principal, model: str, endpoint: Endpoint) -> CacheRule:
+        """The first rule that matches, else BUILT_IN. ``model``: its name in the catalogue."""
+        for match, rule in self.rules:
+            member = rule.group is None or rule.group.holds(principal)
+            if member and match.holds(principal, model, endpoint):
+                return rule
+        return BUILT_IN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,7 +156,7 @@ class Admit(Machine[AdmitStage]):
         if event.lookup is None:
             return self._reserve(plan, ObserveLookup(result="unavailable"))
         self._store_under = Place(
-            key=plan.cache_key, epoch=event.lookup.epoch, ttl_seconds=plan.model.cache.ttl_seconds
+            key=plan.cache_key, epoch=event.lookup.epoch, ttl_seconds=plan.cache_rule.ttl_seconds
         ).to_text()
         if not plan.directives.read:
             return self._reserve(plan, ObserveLookup(result="bypass"))

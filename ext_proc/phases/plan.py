@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ext_proc.cache.policy import Directives, cache_key, cacheable, read_directives
+from ext_proc.cache.directives import Directives, read_directives
+from ext_proc.cache.eligibility import eligible
+from ext_proc.cache.partition import asked_of
+from ext_proc.cache.policy import CacheRule
 from ext_proc.phases.workflow import workflow_asked
 from ext_proc.prompt_bound import completion_tokens_wanted, prompt_tokens_bound, prompt_tokens_least
 from ext_proc.rules import AdmitRules
@@ -45,6 +48,7 @@ class Plan:
     policy_version: int
     engine_salt: str
     directives: Directives
+    cache_rule: CacheRule
     cache_key: str
     """Empty when the answer may be neither read from the cache nor put there."""
     context: Mapping[str, str]
@@ -128,7 +132,11 @@ def make_plan(
     label = _workflow_label(rules, principal, workflow_asked(workflow, request.labels))
     context = _event_context(rules, request_id, principal, model, request, label)
     directives = read_directives(cache_control)
-    keyed = counted and directives.write and cacheable(model, request)
+    rule = rules.caching.rule_for(principal, model.name, endpoint)
+    cache_key = ""
+    if eligible(rule, request, directives).exact:
+        secret = rules.secrets.partition_key()
+        cache_key = asked_of(secret, principal, model, request, rule, wanted, similar=False).keys.exact
     return Plan(
         request_id=request_id,
         principal=principal,
@@ -144,7 +152,8 @@ def make_plan(
         policy_version=budgets.version,
         engine_salt=rules.secrets.engine_salt(principal),
         directives=directives,
-        cache_key=cache_key(principal, model, request, wanted) if keyed else "",
+        cache_rule=rule,
+        cache_key=cache_key,
         context=context,
     )
 

@@ -37,6 +37,9 @@ WORKFLOW_KEPT: Final = "tidegate-workflow"
 """What ``tidegate.strip`` renames it to, so that one rule removes all of ours that clients send; no engine
 sees it."""
 
+CACHE_FEEDBACK: Final = "x-tidegate-cache-feedback"
+"""``wrong; entry="<id>"``: the cached answer of that entry was wrong for the question in the body."""
+
 # --- seen by clients ---
 REQUEST_ID: Final = "x-request-id"
 """Envoy makes it (use_remote_address, no preserving of the client's)."""

@@ -6,9 +6,9 @@ name space: a name that could mean two models is a PolicyError with both places.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -56,25 +56,6 @@ class Prices:
         return MicroUsd(self.request + -(-total // PICO_PER_MICRO))
 
 
-class CacheMode(StrEnum):
-    """Which answers of a model the exact cache may repeat to the same user."""
-
-    OFF = "off"
-    DETERMINISTIC = "deterministic"
-    """Of requests that ask for one answer only: temperature 0, top_k 1, a seed, embeddings."""
-    ALL = "all"
-    """Also sampled ones: a user who asks twice gets the same answer twice."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheRule:
-    """What the exact cache does with a model's answers."""
-
-    mode: CacheMode = CacheMode.DETERMINISTIC
-    ttl_seconds: int = 3600
-    """How long an answer is kept."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """One entry. Fulfils gateway.openai.terms.ModelTerms."""
@@ -87,6 +68,8 @@ class Model:
     """Which pool of pods answers: the route header's value."""
     revision: str
     """Changes with the weights, template or tokenizer; part of every cache key."""
+    template: str = ""
+    """Names the chat template's version; part of every cache key: change it with the template."""
     lora: str = ""
     """Adapter loaded in the engine; it is asked for as ``served_name:lora``."""
     context_tokens: int
@@ -105,12 +88,6 @@ class Model:
     capabilities: Capabilities = Capabilities()
     vendor_parameters: frozenset[str] = frozenset()
     prices: Prices = Prices()
-    cache: CacheRule = CacheRule()
-
-    @property
-    def cacheable(self) -> bool:
-        """Whether any of its answers may be stored."""
-        return self.cache.mode is not CacheMode.OFF
 
     @property
     def engine_name(self) -> str:
@@ -162,7 +139,10 @@ def schema() -> dict[str, Any]:
 
 def read_catalogue(document: Document) -> Catalogue:
     """The catalogue in ``document``. Raises PolicyError with every problem found."""
-    validate(document, schema())
+    try:
+        validate(document, schema())
+    except PolicyError as error:
+        raise PolicyError([_told_where(problem) for problem in error.problems]) from None
     entries: list[dict[str, Any]] = document.data["models"]
     problems = _double_names(document, entries) + _contradictions(document, entries)
     if problems:
@@ -179,7 +159,7 @@ def _model(entry: dict[str, Any]) -> Model:
     plain = {
         name: value
         for name, value in entry.items()
-        if name not in ("aliases", "endpoints", "capabilities", "vendor_parameters", "prices", "cache")
+        if name not in ("aliases", "endpoints", "capabilities", "vendor_parameters", "prices")
     }
     return Model(
         **{"served_name": entry["name"], **plain},
@@ -188,7 +168,6 @@ def _model(entry: dict[str, Any]) -> Model:
         capabilities=Capabilities(**entry.get("capabilities", {})),
         vendor_parameters=frozenset(entry.get("vendor_parameters", ())),
         prices=_prices(entry.get("prices", {})),
-        cache=_cache_rule(entry.get("cache", {})),
     )
 
 
@@ -197,10 +176,17 @@ def _prices(entry: Mapping[str, MicroUsd]) -> Prices:
     return Prices(**{"cached": entry.get("prompt", MicroUsd(0)), **entry})
 
 
-def _cache_rule(entry: Mapping[str, Any]) -> CacheRule:
-    usual = CacheRule()
-    return CacheRule(
-        mode=CacheMode(entry.get("mode", usual.mode)), ttl_seconds=entry.get("ttl_seconds", usual.ttl_seconds)
+_CACHE_KEY: Final = re.compile(r"models\[[0-9]+\]\.cache")
+
+
+def _told_where(problem: Problem) -> Problem:
+    """What files of earlier versions said here stands in a file of its own now."""
+    if not _CACHE_KEY.fullmatch(problem.path):
+        return problem
+    return replace(
+        problem,
+        message="caching is no longer said of a model",
+        mend="make it a rule of cache.yaml, with match: {models: [...]}, mode and ttl_seconds",
     )
 
 

@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def policy(self) -> Path:
-        """budgets.yaml, models.yaml, auth.yaml as the processes read them."""
+        """budgets.yaml, models.yaml, cache.yaml, auth.yaml as the processes read them."""
         return self.state / "policy"
 
     @property

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from ext_authz.policy import load_auth_policy
+from ext_proc.cache import policy_problems as cache_problems
+from ext_proc.cache.policy_file import load_cache_policy
 from gateway.budget.policy import load_budget_policy
 from gateway.budget.policy_problems import model_problems
 from gateway.config.document import PolicyError, Problem, read_document
@@ -24,6 +26,7 @@ from mesh.local.region import Region
 _READERS: Final = {
     "auth.yaml": load_auth_policy,
     "budgets.yaml": load_budget_policy,
+    "cache.yaml": load_cache_policy,
     "models.yaml": load_catalogue,
 }
 
@@ -65,10 +68,19 @@ def _own_policy_problems(policy: Path, mesh: Path) -> list[Problem]:
 
 def _crossed_problems(policy: Path, mesh: Path) -> list[Problem]:
     """What two files, each right by itself, get wrong together."""
-    names = {name: model.name for name, model in load_catalogue(policy / "models.yaml").by_name.items()}
-    found = model_problems(read_document(policy / "budgets.yaml"), names)
-    source = _source_of(policy / "budgets.yaml", mesh)
-    return [replace(problem, file=source) for problem in found]
+    catalogue = load_catalogue(policy / "models.yaml")
+    names = {name: model.name for name, model in catalogue.by_name.items()}
+    budgets = read_document(policy / "budgets.yaml")
+    found = {"budgets.yaml": model_problems(budgets, names)}
+    if (policy / "cache.yaml").exists():
+        caching = read_document(policy / "cache.yaml")
+        found["cache.yaml"] = cache_problems.model_problems(caching, catalogue)
+        found["cache.yaml"] += cache_problems.org_problems(caching, budgets.data["orgs"])
+    return [
+        replace(problem, file=_source_of(policy / name, mesh))
+        for name, problems in found.items()
+        for problem in problems
+    ]
 
 
 def _price_notes(policy: Path, mesh: Path) -> list[Problem]:

@@ -43,7 +43,8 @@ def test_a_changed_policy_reaches_the_processes_and_a_bad_one_does_not(mesh: Pat
     follower = PolicyFollower(region, mesh)
     follower.write()
     policy = region.layout.policy
-    assert {file.name for file in policy.iterdir()} == {"auth.yaml", "budgets.yaml", "models.yaml"}
+    names = {file.name for file in policy.iterdir()}
+    assert names == {"auth.yaml", "budgets.yaml", "cache.yaml", "models.yaml"}
     bound = json.dumps(json.loads(region.layout.envoy_config.read_text()))
     assert '"port_value": 18080' in bound
     assert '"port_value": 18081' in bound

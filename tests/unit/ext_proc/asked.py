@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from ext_proc.cache.policy import CacheMode, CachePolicy, CacheRule, Match
 from ext_proc.phases.admit import Admit
 from ext_proc.rules import AdmitRules, Secrets
 from ext_proc.vocabulary import (
@@ -31,7 +32,7 @@ from gateway.budget.policy_limits import Limits
 from gateway.budget.window import Standing
 from gateway.contract.ids import AccountId, ModelName, OrgId, Tier
 from gateway.contract.units import Tokens, UnixMillis
-from gateway.models.catalogue import CacheMode, CacheRule, Model, catalogue_of
+from gateway.models.catalogue import Model, catalogue_of
 from gateway.openai.terms import Capabilities, Endpoint
 from tests.harness import canary
 
@@ -72,7 +73,7 @@ def model(name: str, *endpoints: Endpoint, **changed: Any) -> Model:
 CATALOGUE = catalogue_of(
     (
         model("chat", Endpoint.CHAT, Endpoint.COMPLETIONS, aliases=("gpt-4o",)),
-        model("quiet", Endpoint.CHAT, cache=CacheRule(mode=CacheMode.OFF)),
+        model("quiet", Endpoint.CHAT),
         model("embed", Endpoint.EMBEDDINGS),
         model("secret", Endpoint.CHAT),
     )
@@ -91,7 +92,12 @@ def budgets(*, per_minute: int | None = 10_000, wait: float = 0.0, **org: Any) -
     )
 
 
+CACHING = CachePolicy(
+    version=4,
+    rules=((Match(models=frozenset({"quiet"})), CacheRule(name="quiet", mode=CacheMode.OFF)),),
+)
 RULES = AdmitRules(
+    caching=CACHING,
     catalogue=CATALOGUE,
     budgets=budgets(),
     secrets=Secrets(pseudonym=b"p" * 32, cache_salt=b"s" * 32),

@@ -7,19 +7,19 @@ from typing import Any
 
 import orjson
 
+from ext_proc.cache.policy import CacheMode, CachePolicy, CacheRule, Match
 from ext_proc.phases.admit import Admit
 from ext_proc.vocabulary import Continue, Reserve
 from gateway.budget.admission import AdmissionRecord, Verdict
 from gateway.contract import headers as names
-from gateway.models.catalogue import CacheMode, CacheRule, catalogue_of
+from gateway.models.catalogue import catalogue_of
 from gateway.openai.terms import Endpoint
 from tests.unit.ext_proc.asked import RULES, body, granted, headers, model, only
 
 COUNTED = replace(
     RULES,
-    catalogue=catalogue_of(
-        (model("chat", Endpoint.CHAT, Endpoint.TOKENIZE, cache=CacheRule(mode=CacheMode.ALL)),)
-    ),
+    catalogue=catalogue_of((model("chat", Endpoint.CHAT, Endpoint.TOKENIZE),)),
+    caching=CachePolicy(rules=((Match(), CacheRule(name="all", mode=CacheMode.ALL)),)),
 )
 
 

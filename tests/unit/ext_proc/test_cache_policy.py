@@ -1,95 +1,88 @@
-"""The cache key is a hard partition; the seal holds an entry in its place; limits read like OpenAI's."""
+"""Which rule decides; where an answer is put; the seal holds an entry in its place; limits of OpenAI."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc.cache.entry import Sealer
-from ext_proc.cache.policy import Directives, Place, cache_key, cacheable, read_directives
+from ext_proc.cache.policy import (
+    BUILT_IN,
+    CacheMode,
+    CachePolicy,
+    CacheRule,
+    Group,
+    Match,
+    Place,
+    Profile,
+    Share,
+)
 from ext_proc.cache.store import CachedAnswer
 from ext_proc.phases.limits import duration_text
-from gateway.contract.ids import ModelName, OrgId, UserId
+from gateway.contract.ids import OrgId, TeamId, UserId
 from gateway.contract.principal import Principal
-from gateway.contract.units import Tokens, UnixMillis
+from gateway.contract.units import UnixMillis
 from gateway.keys.keyed_hash import length_prefixed
-from gateway.models.catalogue import CacheMode, CacheRule
-from gateway.openai.requests import WireRequest, parse_request
 from gateway.openai.terms import Endpoint
-from tests.unit.ext_proc.asked import CATALOGUE, PRINCIPAL, SAY
+from tests.unit.ext_proc.asked import PRINCIPAL
 
 CALLER = Principal.from_fields(PRINCIPAL)
-CHAT, EMBED = CATALOGUE.require("chat"), CATALOGUE.require("embed")
 
 
-def request(endpoint: Endpoint = Endpoint.CHAT, **changed: Any) -> WireRequest:
-    fields = {**SAY, **changed} if endpoint is Endpoint.CHAT else changed
-    return parse_request(endpoint, orjson.dumps(fields), CATALOGUE.require)
+def rule_of(policy: CachePolicy, caller: Principal = CALLER, endpoint: Endpoint = Endpoint.CHAT) -> CacheRule:
+    return policy.rule_for(caller, "chat", endpoint)
 
 
-def test_whatever_decides_the_answer_is_in_the_key() -> None:
-    wanted = Tokens(50)
-    keys = [
-        cache_key(CALLER, CHAT, request(), wanted),
-        cache_key(replace(CALLER, org=OrgId("other")), CHAT, request(), wanted),
-        cache_key(replace(CALLER, user=UserId("bob")), CHAT, request(), wanted),
-        cache_key(CALLER, replace(CHAT, name=ModelName("chat2")), request(), wanted),
-        cache_key(CALLER, replace(CHAT, revision="r2"), request(), wanted),
-        cache_key(CALLER, replace(CHAT, lora="de"), request(), wanted),
-        cache_key(CALLER, CHAT, request(), Tokens(51)),
-        cache_key(CALLER, CHAT, request(seed=1), wanted),
-        cache_key(CALLER, CHAT, request(stop=["x"]), wanted),
-        cache_key(CALLER, CHAT, request(messages=[{"role": "user", "content": "hello "}]), wanted),
-        cache_key(CALLER, CHAT, request(messages=[{"role": "system", "content": "hello"}]), wanted),
-        cache_key(CALLER, CHAT, request(Endpoint.COMPLETIONS, model="chat", prompt="hello"), wanted),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert all(len(key) == 64 for key in keys)
+def test_without_a_rule_identical_requests_of_a_user_are_repeated() -> None:
+    assert rule_of(CachePolicy()) is BUILT_IN
+    assert (BUILT_IN.mode, BUILT_IN.profile, BUILT_IN.share) == (
+        CacheMode.DETERMINISTIC,
+        Profile.OFF,
+        Share.USER,
+    )
 
 
-def test_whatever_does_not_is_not() -> None:
-    key = cache_key(CALLER, CHAT, request(), Tokens(50))
-    for changed in ({"stream": True}, {"user": "x"}, {"model": "gpt-4o"}, {"metadata": {"a": "b"}}):
-        assert cache_key(CALLER, CHAT, request(**changed), Tokens(50)) == key
-    assert cache_key(replace(CALLER, scopes=("admin",)), CHAT, request(), Tokens(50)) == key
+@pytest.mark.parametrize(
+    ("match", "matches"),
+    [
+        (Match(), True),
+        (Match(orgs=frozenset({"acme", "other"})), True),
+        (Match(orgs=frozenset({"other"})), False),
+        (Match(orgs=frozenset({"acme"}), teams=frozenset({"t1"})), True),
+        (Match(orgs=frozenset({"acme"}), teams=frozenset({"t2"})), False),
+        (Match(models=frozenset({"chat"})), True),
+        (Match(models=frozenset({"Chat"})), False),
+        (Match(endpoints=frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})), True),
+        (Match(models=frozenset({"chat"}), endpoints=frozenset({Endpoint.EMBEDDINGS})), False),
+    ],
+)
+def test_a_rule_matches_when_all_it_names_does(match: Match, matches: bool) -> None:
+    rule = CacheRule(name="one")
+    assert (rule_of(CachePolicy(rules=((match, rule),))) is rule) == matches
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    first, second = CacheRule(name="first"), CacheRule(name="second")
+    assert rule_of(CachePolicy(rules=((Match(), first), (Match(), second)))) is first
+
+
+def test_a_rule_with_a_group_is_for_its_members() -> None:
+    group = Group(name="desk", org=OrgId("acme"), teams=frozenset({"t1"}), users=frozenset({"bob"}))
+    rule = CacheRule(name="desk", share=Share.GROUP, group=group)
+    policy = CachePolicy(rules=((Match(), rule),))
+    elsewhere = replace(CALLER, team=TeamId("t2"))
+    assert rule_of(policy) is rule
+    assert rule_of(policy, elsewhere) is BUILT_IN
+    assert rule_of(policy, replace(elsewhere, user=UserId("bob"))) is rule
+    assert rule_of(policy, replace(CALLER, org=OrgId("other"))) is BUILT_IN
 
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_no_two_lists_of_parts_are_joined_alike(first: list[bytes], second: list[bytes]) -> None:
     assert (length_prefixed(*first) == length_prefixed(*second)) == (first == second)
-
-
-def test_what_may_be_repeated() -> None:
-    every = replace(CHAT, cache=CacheRule(mode=CacheMode.ALL))
-    assert cacheable(CHAT, request())
-    assert cacheable(CHAT, request(temperature=1, seed=7))
-    assert not cacheable(CHAT, request(temperature=1))
-    assert cacheable(every, request(temperature=1))
-    assert not cacheable(every, request(n=2))
-    assert not cacheable(replace(CHAT, cache=CacheRule(mode=CacheMode.OFF)), request())
-    assert cacheable(EMBED, request(Endpoint.EMBEDDINGS, model="embed", input=["a", "b"]))
-
-
-@pytest.mark.parametrize(
-    ("text", "directives"),
-    [
-        ("", Directives()),
-        ("no-store", Directives(read=False, write=False)),
-        ("No-Cache , x=1", Directives(read=False)),
-        ("no-cache,no-store", Directives(read=False, write=False)),
-        ('max-age="60"', Directives(max_age_s=60)),
-        ("max-age=-1", Directives(max_age_s=0)),
-        ("max-age", Directives(max_age_s=0)),
-        ("no-cachex", Directives()),
-    ],
-)
-def test_cache_control(text: str, directives: Directives) -> None:
-    assert read_directives(text) == directives
 
 
 def test_places() -> None:

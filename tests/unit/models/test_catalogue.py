@@ -104,8 +104,25 @@ def test_mistakes_have_a_place(text: str, path: str) -> None:
 def test_defaults() -> None:
     model = read("models:" + entry("one") + "    lora: de\n").models[0]
     assert (model.served_name, model.engine_name, model.pool) == ("one", "one:de", "sglang")
-    assert model.cacheable
+    assert model.template == ""
     assert model.capabilities.n_max == 1
+
+
+def test_the_template_has_a_name() -> None:
+    assert read("models:" + entry("one") + "    template: chatml-2\n").models[0].template == "chatml-2"
+    with pytest.raises(PolicyError):
+        read("models:" + entry("one") + "    template: two words\n")
+
+
+def test_where_caching_is_said_now() -> None:
+    with pytest.raises(PolicyError) as caught:
+        read("models:" + entry("one") + entry("two") + "    cache: {mode: off, ttl_seconds: 5}\n    x: 1\n")
+    told = {problem.path: str(problem) for problem in caught.value.problems}
+    assert told["models[1].cache"] == (
+        "models.yaml:19: models[1].cache: caching is no longer said of a model; make it a rule of cache.yaml,"
+        " with match: {models: [...]}, mode and ttl_seconds"
+    )
+    assert "unknown field" in told["models[1].x"]
 
 
 def test_only_checked_vendor_parameters_can_be_allowed() -> None:

@@ -1,0 +1,95 @@
+"""Wordings to which a similar question's answer is no answer: about the present, and orders. Pure.
+
+English, as the embedder; a question in another language is compared by nothing. Tables with their sources
+stand in ``tables``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+_TABLES: Final = Path(__file__).with_name("tables")
+_WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_CLAUSE: Final = re.compile(r"[.!?;:,\n()\"]+|\b(?:and|then|but)\b")
+_INFLECTED: Final = ("ing",)
+"""After "would you mind": sending."""
+
+
+class Phrases:
+    """A set of phrases of whole words."""
+
+    def __init__(self, phrases: Iterable[str]) -> None:
+        """``phrases``: small letters, words apart by one space."""
+        self._by_first: dict[str, list[tuple[str, ...]]] = {}
+        for phrase in phrases:
+            words = tuple(_WORD.findall(phrase))
+            self._by_first.setdefault(words[0], []).append(words)
+        for alike in self._by_first.values():
+            alike.sort(key=len, reverse=True)
+
+    def length_at(self, words: Sequence[str], start: int) -> int:
+        """How many words the longest phrase that begins at ``start`` has; 0 for none."""
+        for phrase in self._by_first.get(words[start], ()):
+            if tuple(words[start : start + len(phrase)]) == phrase:
+                return len(phrase)
+        return 0
+
+
+def _table(name: str) -> Mapping[str, Any]:
+    return tomllib.loads((_TABLES / name).read_text(encoding="utf-8"))
+
+
+_FRESHNESS: Final = _table("freshness.toml")
+_ACTIONS: Final = _table("actions.toml")
+_PRESENT: Final = Phrases(_FRESHNESS["phrases"])
+_NAMES: Final = Phrases(_FRESHNESS["names"])
+_ORDERS: Final = Phrases([*_ACTIONS["deeds"], *_ACTIONS["made"]])
+_OPENERS: Final = Phrases(_ACTIONS["openers"])
+_NOUNS_AFTER: Final = frozenset(_ACTIONS["nouns_after"])
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)
+
+
+def _plain(text: str) -> str:
+    return text.casefold().replace("\u2019", "'")
+
+
+def asks_for_the_present(text: str) -> bool:
+    """Whether the answer may be another one at another time (today, latest, price of)."""
+    words = _words(_plain(text))
+    at = 0
+    while at < len(words):
+        name = _NAMES.length_at(words, at)
+        if not name and _PRESENT.length_at(words, at):
+            return True
+        at += name or 1
+    return False
+
+
+def asks_for_action(text: str) -> bool:
+    """Whether a clause of ``text`` orders something to be done or made (cancel my order, write a poem)."""
+    return any(_is_order(_words(clause)) for clause in _CLAUSE.split(_plain(text)))
+
+
+def _is_order(words: list[str]) -> bool:
+    at = 0
+    while at < len(words) and (opener := _OPENERS.length_at(words, at)):
+        if _leads(words, at):
+            return True
+        at += opener
+    return at < len(words) and _leads(words, at)
+
+
+def _leads(words: list[str], at: int) -> bool:
+    """Whether an order stands at ``at``: not the noun of the same letters (order is, book vs film)."""
+    found = _ORDERS.length_at(words, at)
+    if not found:
+        found = int(words[at].endswith(_INFLECTED) and at > 0 and words[at - 1] == "mind")
+    after = words[at + found] if at + found < len(words) else ""
+    return bool(found) and after not in _NOUNS_AFTER
