@@ -82,14 +82,6 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """64 hex digits each; ``canonical`` empty: neither looked up nor written."""
-
-    exact: str
-    canonical: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CachedAnswer:
     """``body`` is opaque here (gateway/openai/replay.py reads it). ``entry``: the exact key it was put under;
     a store says it, and does not read it from what it is given."""
