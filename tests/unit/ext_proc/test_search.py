@@ -40,6 +40,7 @@ from ext_proc.vocabulary import (
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.units import MicroUsd, UnixMillis
+from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import GONE, NOW, RULES, body, granted, headers, none, only, shown_error
 from tests.unit.ext_proc.engine_answers import completion
 from tests.unit.ext_proc.test_admit import written
@@ -56,7 +57,9 @@ def rules(**rule: Any) -> AdmitRules:
 
 
 def answer(age_s: int = 7) -> CachedAnswer:
-    return CachedAnswer(body=completion(), stored_at=UnixMillis(NOW - age_s * 1000), entry=ENTRY)
+    return CachedAnswer(
+        body=write_stored(completion()), stored_at=UnixMillis(NOW - age_s * 1000), entry=ENTRY
+    )
 
 
 def asking(by: AdmitRules, *, fields: dict[str, Any] = QUESTION, **sent: str) -> tuple[Admit, Effects]:
