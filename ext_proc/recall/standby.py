@@ -5,8 +5,8 @@ which is a miss."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, AbstractAsyncContextManager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from ext_proc.recall.words import Ask, Forget, Recall, RecallUnavailable, Remember, Reply, Served
