@@ -16,7 +16,7 @@ from pathlib import Path
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.store import Lineage
 from ext_proc.recall.client import RecallClient
-from ext_proc.recall.words import Ask, RecallUnavailable, Remember, Reply
+from ext_proc.recall.words import Ask, RecallUnavailable, Remember
 from gateway.contract.ids import ModelName, OrgId
 from gateway.contract.units import UnixMillis
 from gateway.sidecar import client
@@ -155,13 +155,3 @@ def recall_process(*, profile: str = "strict", start: bool = True) -> Iterator[R
         finally:
             if process.process is not None:
                 process.kill()
-
-
-async def found(client: RecallClient, asked: Ask) -> Reply:
-    """The reply once the question of before is remembered; what was remembered may need a moment."""
-    deadline = time.monotonic() + START_S
-    while True:
-        reply = await client.find(asked)
-        if reply.candidates or time.monotonic() > deadline:
-            return reply
-        await asyncio.sleep(0.02)
