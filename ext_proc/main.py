@@ -21,6 +21,7 @@ from ext_proc.notes import Notes
 from ext_proc.phases.admit import Admit
 from ext_proc.phases.tap import Tap
 from ext_proc.recall.client import RecallClient
+from ext_proc.recall.words import Recall
 from ext_proc.resolver import Resolver
 from ext_proc.rules import AdmitRules
 from ext_proc.server import ExtProc
@@ -85,6 +86,11 @@ def _spool(settings: ProcSettings, ledger: BudgetLedger, clock: Clock) -> Settle
     )
 
 
+def _lookups(cache: RedisStore, recall: Recall | None, clock: Clock) -> Lookups:
+    flights = SharedFlights(cache.flights, cache)
+    return Lookups(LocalStore(cache, clock), flights, recall, clock, Measures(clock), log)
+
+
 async def main(
     *,
     wrap_ledger: Callable[[BudgetLedger], BudgetLedger] = lambda ledger: ledger,
@@ -106,10 +112,8 @@ async def main(
     ledger = wrap_ledger(ledgers.top)
     background = Background(log)
     notes, spool = Notes(ledger, background, log), _spool(settings, ledger, clock)
-    local = LocalStore(cache, clock)
     recall = RecallClient(Path(settings.recall_socket)) if settings.recall_socket else None
-    flights = SharedFlights(cache.flights, cache)
-    lookups = Lookups(local, flights, recall, clock, Measures(clock), log)
+    lookups = _lookups(cache, recall, clock)
     performer = Performer(
         ledger, lookups, clock, background=background, notes=notes, log=log, unsettled=spool
     )

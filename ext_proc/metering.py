@@ -10,12 +10,14 @@ engine still says is only counted. A meter never raises on an engine's bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from ext_proc.charge import ABOVE, Bounds, Charge, Ended
 from ext_proc.costing import charge_of, wasted_of
+from ext_proc.kept_answer import KeptAnswer
 from ext_proc.limit_end import limit_end, show_charged
 from ext_proc.reading import Reading
 from ext_proc.usage import UsageSeen
@@ -24,15 +26,12 @@ from gateway.contract.errors import GatewayError
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.answer_parts import Aborted, NotAnAnswer, mend_usage
 from gateway.openai.answers import Usage, choices_of, error_frame, index_of, read_json, show_usage, write_json
-from gateway.openai.assembly import Assembler
 from gateway.openai.engine_errors import frame_error, not_an_answer, stopped
 from gateway.openai.error_body import error_body
 from gateway.openai.mending import Mender
 from gateway.openai.sse import DONE, SseEvent, SseParser, event_bytes
 from gateway.openai.terms import Endpoint
 from gateway.path import RESPONSE_BYTES_MAX
-
-_STORABLE: Final = frozenset({"stop", "tool_calls", "function_call"})
 
 
 class _Form(StrEnum):
@@ -69,12 +68,10 @@ class Meter:
         started_s: float,
         content_length: int | None = None,
         usage_max: Tokens = TOKENS_MAX,
-        length_is_complete: bool = True,
         keep_answer: bool = True,
     ) -> None:
         """``content_type``: empty for what cannot be read. ``started_s``: monotonic time when the attempt
-        began. ``length_is_complete``: max_tokens is the client's or the model's own, so that an answer it
-        ended may be stored. ``keep_answer``: somebody will ask for ``answer()``."""
+        began. ``keep_answer``: somebody will ask for ``answer()``."""
         self._form = _form_of(content_type, stream=stream)
         self._endpoint = endpoint
         self._mender = mender
@@ -82,7 +79,6 @@ class Meter:
         self._usage_asked = usage_asked
         self._continuous_asked = continuous_usage_asked
         self._content_length = content_length
-        self._storable = _STORABLE | ({"length"} if length_is_complete else frozenset())
         self._free = endpoint == Endpoint.TOKENIZE.value
         self._produces = endpoint in (Endpoint.CHAT.value, Endpoint.COMPLETIONS.value)
         self._bounds = bounds
@@ -92,7 +88,7 @@ class Meter:
         self._body = bytearray()
         self._mended: bytes | None = None
         self._parser = SseParser()
-        self._assembler: Assembler | None = Assembler() if keep_answer else None
+        self._kept: KeptAnswer | None = KeptAnswer(mender) if keep_answer else None
         seen = UsageSeen(
             one_prompt=endpoint != Endpoint.COMPLETIONS.value or bounds.choices == 1,
             most=usage_max,
@@ -133,7 +129,6 @@ class Meter:
             started_s=started_s,
             content_length=content_length,
             usage_max=record.usage_max or TOKENS_MAX,
-            length_is_complete=not record.clamp,
             keep_answer=bool(record.cache_key),
         )
 
@@ -210,6 +205,8 @@ class Meter:
             self._cap(answer)
             self._mended = write_json(answer)
             self.error = None if self._mended is not None else not_an_answer()
+            if self._kept is not None and self._mended is not None:
+                self._kept.whole(answer, self._mended)
         self._close(Ended.COMPLETE, at_s)
         return Step(forward=self._mended or b"", ends=True, failed=self.error)
 
@@ -308,11 +305,11 @@ class Meter:
         )
 
     def _shown_chunk(self, chunk: dict[str, Any]) -> bytes:
-        if self._assembler is not None:
+        if self._kept is not None:
             if self._received > RESPONSE_BYTES_MAX:
-                self._assembler = None
+                self._kept = None
             else:
-                self._assembler.add(chunk)
+                self._kept.chunk(chunk)
         shown = show_usage(
             chunk, usage_asked=self._usage_asked, continuous_usage_asked=self._continuous_asked
         )
@@ -371,25 +368,22 @@ class Meter:
         return wasted_of(self.reading, self.charge(), free=self._free)
 
     def answer(self) -> bytes | None:
-        """The completion to store, mended: whole, successful, not truncated, with exact usage; else None.
-        A stream's is assembled."""
-        seen, finishes = self.reading.seen, self.reading.finishes
-        if self.ended is not Ended.COMPLETE or not seen.is_final or self.charge().detail["flags"]:
+        """The value to store (gateway/openai/stored_answer.py) of an answer that is whole, successful, with
+        exact usage, and may be repeated (ext_proc/kept_answer.py); else None."""
+        kept = self._repeatable()
+        return None if kept is None else kept.stored()
+
+    def answer_texts(self) -> Iterator[str]:
+        """What the model wrote in ``answer()``, text by text, for those who decide whether it is stored."""
+        kept = self._repeatable()
+        return iter(()) if kept is None else kept.texts()
+
+    def _repeatable(self) -> KeptAnswer | None:
+        exact = self.reading.seen.is_final and not self.charge().detail["flags"]
+        if self.ended is not Ended.COMPLETE or not exact:
             return None
-        if self._produces and not (
-            len(finishes) == self._bounds.choices and set(finishes.values()) <= self._storable
-        ):
-            return None
-        if self._form is _Form.JSON:
-            return self._mended
-        completion = self._assembler.completion() if self._assembler is not None else None
-        if completion is None:
-            return None
-        try:
-            self._mender.answer(completion)
-        except NotAnAnswer:
-            return None
-        return write_json(completion)
+        kept, choices = self._kept, self._bounds.choices if self._produces else 0
+        return kept if kept is not None and kept.repeatable(choices=choices) else None
 
 
 def _form_of(content_type: str, *, stream: bool) -> _Form:

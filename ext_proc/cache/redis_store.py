@@ -13,6 +13,7 @@ keeps barred pairs durably and does not propose them, and a judged alias is not 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 from ext_proc.cache import entry as records
 from ext_proc.cache import purge
-from ext_proc.cache.entry import Record, RecordKind, Sealer, TooLong
+from ext_proc.cache.entry import LARGE, Record, RecordKind, Sealer, TooLong
 from ext_proc.cache.marks import Marks, new_generation
 from ext_proc.cache.purge import Document
 from ext_proc.cache.redis_place import (
@@ -259,7 +260,7 @@ class RedisStore:
             lineage=answer.lineage,
         )
         try:
-            written = [(keys.exact, self._sealer.seal(org, keys.exact, looked_up[1], value))]
+            written = [(keys.exact, await self._sealed(org, keys.exact, looked_up[1], value))]
             if is_key(keys.canonical):
                 alias = replace(value, kind=RecordKind.ALIAS, body=records.digest_of(keys.exact))
                 sealed = self._sealer.seal(org, keys.canonical, looked_up[1], alias)
@@ -271,6 +272,11 @@ class RedisStore:
                 await self._writing.call("SET", key_of(org, key), sealed, "EX", ttl_seconds)
             await self._writing.call("DEL", flight_key(org, keys.exact))
         return True
+
+    async def _sealed(self, org: OrgId, key: str, seal: str, value: Record) -> bytes:
+        if len(value.body) < LARGE:
+            return self._sealer.seal(org, key, seal, value)
+        return await asyncio.to_thread(self._sealer.seal, org, key, seal, value)
 
     async def alias(self, org: OrgId, asked: str, entry: str, *, ttl_seconds: int) -> bool:
         """See CacheStore."""

@@ -180,7 +180,7 @@ class CacheStore(Protocol):
         """As if it had never been switched off."""
 
     async def switched_off(self) -> frozenset[str]:
-        """The buckets."""
+        """The buckets, as ``purge.is_off`` reads them."""
 
 
 class Flights(Protocol):

@@ -49,6 +49,8 @@ _PRESENT: Final = Phrases(_FRESHNESS["phrases"])
 _NAMES: Final = Phrases(_FRESHNESS["names"])
 _ORDERS: Final = Phrases([*_ACTIONS["deeds"], *_ACTIONS["made"]])
 _OPENERS: Final = Phrases(_ACTIONS["openers"])
+_WISHES: Final = Phrases(_ACTIONS["wishes"])
+_ASKING: Final = Phrases(_ACTIONS["asking"])
 _NOUNS_AFTER: Final = frozenset(_ACTIONS["nouns_after"])
 
 
@@ -74,16 +76,22 @@ def asks_for_the_present(text: str) -> bool:
 
 def asks_for_action(text: str) -> bool:
     """Whether a clause of ``text`` orders something to be done or made (cancel my order, write a poem)."""
-    return any(_is_order(_words(clause)) for clause in _CLAUSE.split(_plain(text)))
+    plain = _plain(text)
+    words = _words(plain)
+    asks = "?" in plain or any(_ASKING.length_at(words, at) for at in range(len(words)))
+    return any(_is_order(_words(clause), asks=asks) for clause in _CLAUSE.split(plain))
 
 
-def _is_order(words: list[str]) -> bool:
+def _is_order(words: list[str], *, asks: bool) -> bool:
     at = 0
-    while at < len(words) and (opener := _OPENERS.length_at(words, at)):
+    while at < len(words):
         if _leads(words, at):
             return True
+        opener = _OPENERS.length_at(words, at) or (0 if asks else _WISHES.length_at(words, at))
+        if not opener:
+            return False
         at += opener
-    return at < len(words) and _leads(words, at)
+    return False
 
 
 def _leads(words: list[str], at: int) -> bool:

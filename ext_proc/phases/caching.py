@@ -47,7 +47,6 @@ class Caching:
 
 def caching_of(
     rules: AdmitRules,
-    *,
     principal: Principal,
     model: Model,
     request: WireRequest,

@@ -143,14 +143,7 @@ def make_plan(
     wanted = asked if most is None else min(asked, most)
     label = _workflow_label(rules, principal, workflow_asked(workflow, request.labels))
     context = _event_context(rules, request_id, principal, model, request, label)
-    caching = caching_of(
-        rules,
-        principal=principal,
-        model=model,
-        request=request,
-        wanted=wanted,
-        directives=read_directives(cache_control, cache_feedback),
-    )
+    directives = read_directives(cache_control, cache_feedback)
     return Plan(
         request_id=request_id,
         principal=principal,
@@ -165,7 +158,7 @@ def make_plan(
         wait_max=wait_max,
         policy_version=budgets.version,
         engine_salt=rules.secrets.engine_salt(principal),
-        caching=caching,
+        caching=caching_of(rules, principal, model, request, wanted, directives),
         context=context,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from ext_proc.cache.personal_data import finds
 from ext_proc.cache.place import Place
 from ext_proc.cache.store import Lineage
 from ext_proc.charge import NOTHING, Ended
@@ -77,7 +78,8 @@ def _kept(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
     if place is None:
         return ()
     answer = meter.answer()
-    if answer is None:
+    detectors = frozenset(place.detectors)
+    if answer is None or any(finds(text, detectors) is not None for text in meter.answer_texts()):
         return landed(record)
     return (Store(org=record.org, place=place, lineage=_lineage(record, place), answer=answer),)
 

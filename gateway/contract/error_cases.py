@@ -181,6 +181,13 @@ _ASKED: Final = (
         "prompt_tokens_above_limit",
         param=FIELD,
     ),
+    _leaf(
+        "tags for the cache that are none",
+        Origin.ADMIT,
+        errors.InvalidRequest,
+        "invalid_cache_tags",
+        param=FIELD,
+    ),
     _leaf("only-if-cached, and it is not", Origin.ADMIT, errors.NotCached),
     _leaf("a short window's tokens are used up", Origin.ADMIT, errors.RateLimited, retry_after=WINDOW),
     _leaf("more than a whole window holds", Origin.ADMIT, errors.RateLimited),

@@ -1,4 +1,4 @@
-"""One completion from the chunks of its stream, so that an answer is stored in one form.
+"""One completion from the chunks of its stream, so that an answer is stored in one form, and how it was cut.
 
 What the assembler does not understand it does not drop: such a stream has no completion, and is then
 not cached.
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.openai.answers import choices_of, index_of
+from gateway.openai.pieces import TEXTS, Pieces
 
 _KINDS: Final = {"chat.completion.chunk": "chat.completion", "text_completion": "text_completion"}
-_TEXTS: Final = ("content", "reasoning_content", "refusal")
 _CHOICE_KNOWN: Final = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "matched_stop"})
-_DELTA_KNOWN: Final = frozenset({"role", "tool_calls", *_TEXTS})
+_DELTA_KNOWN: Final = frozenset({"role", "tool_calls", *TEXTS})
+_CALL_KNOWN: Final = frozenset({"index", "id", "type", "function"})
+_FUNCTION_KNOWN: Final = frozenset({"name", "arguments"})
 _TOP: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -28,7 +30,8 @@ class _Choice:
 
 
 class Assembler:
-    """Takes the chunks in order; ``completion`` is the whole, once each choice has ended."""
+    """Takes the chunks in order; ``completion`` is the whole, once each choice has ended, ``pieces`` its
+    cuts."""
 
     def __init__(self) -> None:
         """Empty."""
@@ -37,6 +40,7 @@ class Assembler:
         self._usage: Any = None
         self._choices: dict[int, _Choice] = {}
         self._strange = False
+        self._pieces = Pieces()
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """One chunk. Never raises; a strange one spoils the completion."""
@@ -48,13 +52,16 @@ class Assembler:
             return
         self._kind = kind
         for name in _TOP:
-            if chunk.get(name) is not None:
-                self._top.setdefault(name, chunk[name])
+            if name not in self._top and chunk.get(name) is not None:
+                self._top[name] = chunk[name]
         if chunk.get("usage") is not None and chunk.get("choices") == []:
             self._usage = chunk["usage"]
+            return
         try:
-            for choice in choices_of(chunk):
+            choices = choices_of(chunk)
+            for choice in choices:
                 self._add_choice(self._choices.setdefault(index_of(choice), _Choice()), choice)
+            self._pieces.add(chunk, choices)
         except (TypeError, ValueError, AttributeError, KeyError):
             self._strange = True
 
@@ -66,7 +73,7 @@ class Assembler:
         delta = part.get("delta") or {}
         if _strange(delta, _DELTA_KNOWN):
             raise ValueError("a field of a delta that we do not know")
-        for name in _TEXTS:
+        for name in TEXTS:
             if delta.get(name) is not None:
                 _append(choice.texts, name, delta[name])
         for call in delta.get("tool_calls") or ():
@@ -89,12 +96,18 @@ class Assembler:
         if any(choice.finish is None for choice in self._choices.values()):
             return None
         whole = self._chat if self._kind == "chat.completion" else _text
+        if any(sorted(choice.calls) != list(range(len(choice.calls))) for choice in self._choices.values()):
+            return None
         return {
             **self._top,
             "object": self._kind,
             "choices": [whole(index, choice) for index, choice in sorted(self._choices.items())],
             "usage": self._usage,
         }
+
+    def pieces(self) -> bytes:
+        """How the stream was cut, to be stored with its completion."""
+        return self._pieces.to_bytes()
 
     @staticmethod
     def _chat(index: int, choice: _Choice) -> dict[str, Any]:
@@ -132,15 +145,25 @@ def _append(texts: dict[str, list[str]], name: str, value: object) -> None:
     texts.setdefault(name, []).append(value)
 
 
-def _add_call(calls: dict[int, dict[str, Any]], part: Mapping[str, Any]) -> None:
-    """Fragments of one call share its index; name and id come once, arguments in pieces."""
+def _add_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    """Fragments of one call share its index; name and id come whole, arguments in pieces."""
     index = part["index"] if part.get("index") is not None else len(calls)
+    function = part.get("function") or {}
+    if _strange(part, _CALL_KNOWN) or _strange(function, _FUNCTION_KNOWN):
+        raise ValueError("a field of a call that we do not know")
     if not isinstance(index, int):
         raise TypeError("the index of a call is a number")
+    part["index"] = index
     call = calls.setdefault(
         index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
     )
-    function = part.get("function") or {}
-    call["id"] = part.get("id") or call["id"]
-    call["function"]["name"] = function.get("name") or call["function"]["name"]
+    _once(call, "id", part.get("id"))
+    _once(call["function"], "name", function.get("name"))
     call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _once(holder: dict[str, Any], name: str, value: object) -> None:
+    """Set it, or see it repeated: of a second one it is not known whether it is added or replaces."""
+    if value and holder[name] and value != holder[name]:
+        raise ValueError("a call of two names")
+    holder[name] = value or holder[name]

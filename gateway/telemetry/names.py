@@ -50,6 +50,19 @@ RECALL_ENTRIES: Final = "tidegate_recall_entries"
 RECALL_TABLE: Final = "tidegate_recall_table"
 """Rows of the table on disk; label result (loaded, written, failed, dropped), and quarantined: whole
 tables."""
+CACHE_VERIFIED: Final = "tidegate_cache_verified"
+"""Served hits that were held against the engine; label result (agreed, wrong, unsure, unstable, unread,
+unasked, gone): unstable, the engine contradicts itself; gone, the bucket was switched off meanwhile."""
+CACHE_JUDGED: Final = "tidegate_cache_judged"
+"""Near misses; label result (same, different, unsure, unfit, unread, unasked, limited, known): unfit, the
+judge failed its controls; limited, more than the policy or the process allows in a minute."""
+CACHE_BUCKETS: Final = "tidegate_cache_buckets"
+"""Buckets of similar hits whose false hits are counted (gauge); label state (on, off, probation)."""
+CACHE_BUCKET_CHANGES: Final = "tidegate_cache_bucket_changes"
+"""Buckets that changed; label state (on, off, probation), the new one."""
+OPERATOR_CALLS: Final = "tidegate_operator_calls"
+"""Requests by which the cache checks itself; label result (answered, key, unreachable, late, too_large,
+http_<status>, http_other)."""
 FAIL_OPEN: Final = "tidegate_fail_open"
 """Requests that went on without a hop that fails open; label hop (cache, recall, tap, abort, events)."""
 TOKEN_USAGE: Final = "gen_ai_client_token_usage"

@@ -56,7 +56,7 @@ SEARCHED: Final = {
     "differs": "the nearest stored question differs in a content word",
     "far": "the nearest stored question has other words",
     "bucket_off": "hits of this kind were wrong too often, and are switched off",
-    "gone": "a stored question was found, and its answer is gone: expired, purged, or barred for this question",
+    "gone": "a stored question was found, and its answer is gone: expired, purged or barred",
     "off": "the profile finds nothing by similarity",
 }
 """Why nothing was found, or nothing that may be served."""

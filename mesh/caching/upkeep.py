@@ -15,7 +15,7 @@ from gateway.contract.ids import OrgId
 from gateway.events.event import EventType
 
 NAME_CHARS_MAX: Final = 200
-"""Of what a purge names: longer than any model's, tag's or revision's name. All rules stand in one document."""
+"""Of what a purge names; longer than any name of the policy. All rules stand in one document."""
 EVENT_FIELDS: Final = {
     "model": "cache_model",
     "revision": "cache_revision",

@@ -234,7 +234,7 @@ def test_roles_and_parts(either: OpenAI) -> None:
 
 
 def test_the_same_question_again_is_a_hit_in_both_forms(either: OpenAI) -> None:
-    asked = ask("Which river flows through Paris?", temperature=0)
+    asked = ask("Which river flows through Paris?", max_tokens=200, temperature=0)
 
     said: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,7 +14,7 @@ from ext_proc.cache.entry import Sealer
 from ext_proc.cache.local_store import LocalStore
 from ext_proc.cache.redis_place import WRITE
 from ext_proc.cache.redis_store import RedisStore
-from ext_proc.cache.store import BAR_SECONDS, SEEN_S, CacheUnavailable, Keys, PurgeRule
+from ext_proc.cache.store import BAR_SECONDS, SEEN_S, CachedAnswer, CacheUnavailable, Keys, PurgeRule
 from gateway.contract.clock import ManualClock, SystemClock
 from gateway.keys.keyed_hash import length_prefixed
 from gateway.path import hop
@@ -48,7 +49,7 @@ async def test_everything_ends_by_itself(on_valkey: RedisStore, raw: redis.async
 
 
 async def test_answers_are_compressed(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
-    await put(on_valkey, answer=ANSWER.__class__(body=b'{"a": 1}' * 1000, stored_at=ANSWER.stored_at))
+    await put(on_valkey, answer=CachedAnswer(body=b'{"a": 1}' * 1000, stored_at=ANSWER.stored_at))
     assert await raw.strlen(AT) < 500
 
 
@@ -169,6 +170,21 @@ async def test_what_is_evicted_is_at_most_a_miss(
     assert await body(on_valkey) == ANSWER.body
 
 
+async def test_under_pressure_an_answer_is_its_own_or_none_and_a_purged_one_is_none(
+    on_valkey: RedisStore, raw: redis.asyncio.Redis
+) -> None:
+    places = [Keys(exact=f"{at:064x}", canonical=f"{at + 1000:064x}") for at in range(100)]
+    bodies = [at.to_bytes(2, "big") + random.Random(at).randbytes(512 * 1024) for at in range(100)]
+    for at, keys in enumerate(places):
+        await put(on_valkey, keys, CachedAnswer(body=bodies[at], stored_at=ANSWER.stored_at))
+    assert (await raw.info("stats"))["evicted_keys"] > 0
+    found = [await body(on_valkey, keys) for keys in places]
+    assert all(one in (None, bodies[at]) for at, one in enumerate(found))
+    assert any(found)
+    await on_valkey.purge(ACME)
+    assert not any([await body(on_valkey, keys) for keys in places])
+
+
 async def test_a_flushed_store_goes_on_empty(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
     epoch = await put(on_valkey)
     await raw.flushall()
@@ -187,6 +203,8 @@ async def test_others_obey_within_the_time_that_is_said(another: Another, clock:
         assert worker.peek(ACME, KEYS) is not None
         await end(admin)
         clock.advance_ms(int(SEEN_S * 1000) + 1)
+        assert worker.peek(ACME, KEYS) is None
+        await worker.get(ACME, Keys(exact=THIRD))  # another question brings the org into sight again
         assert worker.peek(ACME, KEYS) is None
         assert await body(worker) is None
     await put(worker)

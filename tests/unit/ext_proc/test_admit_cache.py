@@ -25,6 +25,7 @@ from ext_proc.vocabulary import (
 )
 from gateway.budget.admission import CacheStatus, Verdict
 from gateway.contract.units import UnixMillis
+from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import NOW, RULES, body, granted, headers, none, only
 from tests.unit.ext_proc.engine_answers import completion
 from tests.unit.ext_proc.test_admit import written
@@ -34,7 +35,9 @@ def looked_up(machine: Admit, stored: bytes | None, *, age_s: int = 7) -> tuple[
     """Effects of the look-up's answer; a miss leads its flight."""
     lookup = Lookup(answer=None, epoch="e1")
     if stored is not None:
-        answer = CachedAnswer(body=stored, stored_at=UnixMillis(NOW - age_s * 1000), entry="e" * 64)
+        answer = CachedAnswer(
+            body=write_stored(stored), stored_at=UnixMillis(NOW - age_s * 1000), entry="e" * 64
+        )
         lookup = Lookup(answer=answer, epoch="e1", kind=HitKind.EXACT)
     effects = machine.receive(CacheAnswered(lookup=lookup, at_ms=NOW))
     if none(JoinFlight, effects):

@@ -15,6 +15,7 @@ from gateway.budget.measure import Amounts
 from gateway.contract.ids import KeyId, OrgId, RequestId
 from gateway.contract.units import TOKENS_MAX, Tokens
 from gateway.openai.sse import KEEP_ALIVE
+from gateway.openai.stored_answer import read_stored
 from tests.harness.openai_schema import validate, validate_stream
 from tests.unit.ext_proc.engine_answers import (
     DONE,
@@ -60,7 +61,7 @@ def test_a_whole_stream_is_exact() -> None:
     assert forward.endswith(DONE)
     stored = subject.answer()
     assert stored is not None
-    answer = orjson.loads(stored)
+    answer = orjson.loads(read_stored(stored)[0])
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hello", "refusal": None}
     validate("chat.completion", answer)
     assert answer["usage"]["completion_tokens"] == 4
@@ -194,10 +195,10 @@ def test_choices_of_one_prompt() -> None:
         + event({"content": "c"}, usage(14, 6), index=0)
     )
     assert run(stream, meter(choices=2), cut=True)[0].charge().used.tokens == 14 + 6 + 5
-    ends = event({}, None, index=0, finish="stop") + event({}, None, index=1, finish="length")
+    ends = event({}, None, index=0, finish="stop") + event({}, None, index=1, finish="tool_calls")
     subject, _ = run(stream + ends + event(None, usage(14, 12)) + DONE, meter(choices=2))
     assert figures(subject.charge()) == (26, False, False)
-    assert subject.reading.finish_reason == "length,stop"
+    assert subject.reading.finish_reason == "stop,tool_calls"
     assert subject.answer() is not None
     assert run(stream + ends + event(None, usage(14, 12)) + DONE, meter(choices=3))[0].answer() is None
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ext_proc.charge import Ended
 from ext_proc.metering import Step
+from gateway.openai.stored_answer import write_stored
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
 from tests.unit.ext_proc.engine_answers import (
@@ -57,7 +58,7 @@ def test_a_json_answer_is_kept_back_until_it_is_whole_and_is_exact() -> None:
         3,
         None,
     )
-    assert subject.answer() == step.forward
+    assert subject.answer() == write_stored(step.forward)
 
 
 @given(st.lists(st.integers(0, 400), max_size=6).map(sorted))
@@ -87,7 +88,7 @@ def test_with_a_known_length_the_last_bytes_are_the_end() -> None:
     assert subject.feed(body[:-1], at_s=101) == Step(forward=b"")
     step = subject.feed(body[-1:], at_s=101)
     assert step.ends
-    assert step.forward == subject.answer()
+    assert subject.answer() == write_stored(step.forward)
     assert subject.charge().used.tokens == 18
     assert subject.end(at_s=102) == Step(forward=b"")
     assert subject.feed(b"more", at_s=103) == Step(forward=b""), "nothing follows a whole answer"
@@ -119,23 +120,6 @@ def test_json_cut_off_costs_the_hold() -> None:
     assert subject.answer() is None
 
 
-@pytest.mark.parametrize(
-    ("finish", "by_length", "stored"),
-    [
-        ("stop", True, True),
-        ("tool_calls", False, True),
-        ("length", True, True),
-        ("length", False, False),
-        ("abort", True, False),
-        ("content_filter", True, False),
-        ("", True, False),
-    ],
-)
-def test_only_untruncated_answers_are_stored(finish: str, by_length: bool, stored: bool) -> None:
-    subject, _ = run(completion(finish), meter(JSON, length_is_complete=by_length))
-    assert (subject.answer() is not None) == stored
-
-
 @pytest.mark.parametrize(("finish", "says"), [("abort", "stopped"), ("eos", "none"), ("", "none")])
 def test_an_end_that_openai_does_not_know_is_no_answer(finish: str, says: str) -> None:
     subject = meter(JSON)
@@ -155,7 +139,7 @@ def test_too_few_choices_are_not_stored() -> None:
 def test_embeddings() -> None:
     subject, forward = run(EMBEDDINGS, meter(JSON, endpoint="embeddings"))
     assert figures(subject.charge()) == (5, False, False)
-    assert subject.answer() == forward
+    assert subject.answer() == write_stored(forward)
     validate("embeddings", orjson.loads(forward))
     assert orjson.loads(forward)["model"] == "m"
 

@@ -26,6 +26,7 @@ from gateway.budget.admission import Verdict
 from gateway.budget.certainty import Certainty
 from gateway.contract.ids import HoldId
 from gateway.contract.units import UnixMillis
+from gateway.openai.stored_answer import read_stored
 from tests.harness.openai_schema import validate_stream
 from tests.unit.ext_proc.asked import GONE, NOW, none, only
 from tests.unit.ext_proc.engine_answers import (
@@ -99,7 +100,7 @@ def test_a_complete_stream_is_stored_in_one_form() -> None:
     _, effects = tap_after(answer_headers(), chunk(WHOLE, end=True))
     stored = only(Store, tuple(effects))
     assert (stored.place, stored.lineage.request_id, stored.lineage.revision) == (PLACE, "r-1", "r1")
-    assert orjson.loads(stored.answer)["choices"][0]["message"]["content"] == "hello"
+    assert orjson.loads(read_stored(stored.answer)[0])["choices"][0]["message"]["content"] == "hello"
 
 
 @pytest.mark.parametrize("sent", [words("a"), words("a") + FRAME + DONE, words("a") + FINISH])

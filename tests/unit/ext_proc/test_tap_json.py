@@ -18,6 +18,7 @@ from ext_proc.vocabulary import (
     Store,
 )
 from gateway.budget.certainty import Certainty
+from gateway.openai.stored_answer import write_stored
 from gateway.path import RESPONSE_BYTES_MAX
 from tests.harness.openai_schema import validate
 from tests.unit.ext_proc.asked import GONE, none, only
@@ -49,7 +50,7 @@ def test_json_and_its_headers_wait_until_it_is_whole_and_settled() -> None:
     replies = [effect for effect in effects if isinstance(effect, Continue)]
     assert replies[:2] == [HEADERS_GO, EMPTY]
     validate("chat.completion", orjson.loads(replies[2].body or b""))
-    assert only(Store, tuple(effects)).answer == replies[2].body
+    assert only(Store, tuple(effects)).answer == write_stored(replies[2].body or b"")
 
 
 def test_slow_json_lets_its_headers_go_and_answers_each_message_at_once() -> None:

@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from gateway.openai.assembly import Assembler
 from gateway.openai.replay import NotReplayable, cached_answer_to_json, cached_answer_to_sse
 from gateway.openai.sse import DONE, SseParser
+from gateway.openai.stored_answer import write_stored
 
 USAGE = {"prompt_tokens": 14, "total_tokens": 20, "completion_tokens": 6, "prompt_tokens_details": None}
 CALLS = [
@@ -74,7 +75,7 @@ def chunks_of(stream: bytes) -> list[dict[str, Any]]:
 
 
 def round_trip(answer: dict[str, Any]) -> dict[str, Any] | None:
-    stream = cached_answer_to_sse(orjson.dumps(answer), answer_id="abc", usage_asked=True)
+    stream = cached_answer_to_sse(write_stored(orjson.dumps(answer)), answer_id="abc", usage_asked=True)
     return sse_to_completion(chunks_of(stream))
 
 
@@ -102,7 +103,7 @@ def test_round_trip_of_any_text(texts: list[str], chat: bool) -> None:
 
 
 def test_the_shape_of_a_replayed_stream() -> None:
-    stored = orjson.dumps(chat_completion({"content": "hello"}))
+    stored = write_stored(orjson.dumps(chat_completion({"content": "hello"})))
     plain = chunks_of(cached_answer_to_sse(stored, answer_id="new", usage_asked=False))
     assert [chunk["choices"][0]["delta"] for chunk in plain] == [
         {"role": "assistant", "content": ""},
@@ -123,11 +124,11 @@ def test_the_shape_of_a_replayed_stream() -> None:
 
 
 def test_json_under_a_new_id() -> None:
-    stored = orjson.dumps(chat_completion({"content": "hello"}))
+    stored = write_stored(orjson.dumps(chat_completion({"content": "hello"})))
     fresh = orjson.loads(cached_answer_to_json(stored, answer_id="new"))
-    assert fresh == {**orjson.loads(stored), "id": "new"}
+    assert fresh == {**chat_completion({"content": "hello"}), "id": "new"}
     embedding = b'{"object":"list","data":[]}'
-    assert cached_answer_to_json(embedding, answer_id="new") == embedding
+    assert cached_answer_to_json(write_stored(embedding), answer_id="new") == embedding
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_json_under_a_new_id() -> None:
 )
 def test_what_cannot_be_replayed_says_so(stored: bytes) -> None:
     with pytest.raises(NotReplayable):
-        cached_answer_to_sse(stored, answer_id="new", usage_asked=True)
+        cached_answer_to_sse(write_stored(stored), answer_id="new", usage_asked=True)
 
 
 def chunk(**choice: Any) -> dict[str, Any]:
@@ -189,6 +190,10 @@ def test_tool_calls_in_fragments() -> None:
         [chunk(delta={}, extra=1), END, LAST],
         [chunk(delta={"tool_calls": [5]}), END, LAST],
         [chunk(delta={"tool_calls": [{"index": "0"}]}), END, LAST],
+        [chunk(delta={"tool_calls": [{"index": 1, "id": "c"}]}), END, LAST],
+        [chunk(delta={"tool_calls": [{"index": 0, "mood": "c"}]}), END, LAST],
+        [chunk(delta={"tool_calls": [{"index": 0, "function": {"mood": "c"}}]}), END, LAST],
+        [chunk(delta={"tool_calls": [{"index": 0, "id": name}]}) for name in "cd"] + [END, LAST],
         [chunk(delta={}, logprobs={"content": "abc"}), END, LAST],
         [chunk(delta={}, logprobs=[1]), END, LAST],
         [{"object": "other", "choices": []}, END, LAST],
@@ -202,7 +207,7 @@ def test_what_is_not_understood_is_not_stored(chunks: list[dict[str, Any]]) -> N
 
 def test_the_sdk_reads_a_replayed_stream() -> None:
     answer = chat_completion({"content": "so", "tool_calls": CALLS}, finish="tool_calls")
-    stream = cached_answer_to_sse(orjson.dumps(answer), answer_id="new", usage_asked=True)
+    stream = cached_answer_to_sse(write_stored(orjson.dumps(answer)), answer_id="new", usage_asked=True)
     chunks = [ChatCompletionChunk.model_validate(part, strict=True) for part in chunks_of(stream)]
     calls = [call for part in chunks for choice in part.choices for call in choice.delta.tool_calls or ()]
     assert [call.index for call in calls] == [0, 1]
