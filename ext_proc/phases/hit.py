@@ -16,8 +16,9 @@ from gateway.events.event import EventType
 def hit_deeds(plan: Plan, found: Found) -> tuple[Deed, ...]:
     """Deeds of a hit, but its price. A drawn share of those that could be false is verified off the path."""
     context = {**plan.context, "cache_kind": found.kind.value, "cache_entry": found.answer.entry}
-    if found.bucket:
-        context["cache_bucket"] = found.bucket
+    if found.bucket and plan.caching.sought is not None:
+        # With the entry it names the pair that an operator can bar.
+        context |= {"cache_bucket": found.bucket, "cache_question": plan.caching.sought.keys.exact}
     note = Note(org=plan.principal.org, kind=EventType.CACHE_HIT.value, context=context)
     observed = ObserveLookup(result="hit", reason=found.kind.value)
     if not found.bucket or not drawn(plan.request_id, plan.caching.rule.verify_share):

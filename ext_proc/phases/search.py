@@ -114,6 +114,7 @@ class Search:
         if not plan.caching.similar:
             self._note("similar", plan.caching.reason)
             keys = Keys(exact=keys.exact)
+        self._note("question", keys.exact)
         return AskCache(org=plan.principal.org, keys=keys)
 
     def receive(self, answer: Answer) -> Step:

@@ -54,6 +54,14 @@ _KEY: Final = bytes(32)
 """No secret: nothing of an evaluation outlives it."""
 
 
+NO_ANSWER: Final = frozenset({"unavailable", "recall_unavailable", "recall_off"})
+"""Reasons of which none says anything about a pair: something did not answer."""
+
+
+class NotEvaluated(Exception):
+    """A pair of which nothing can be said: the text says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What became of a pair. ``reason``: a hit's kind, else the code of the miss. ``ms``: from the second
@@ -65,8 +73,8 @@ class Row:
 
 
 def rules_for(profile: Profile, orgs: int) -> AdmitRules:
-    """One model, ``orgs`` orgs without limits, and the rule that is evaluated: nothing but the profile
-    decides (freshness and actions are let through: a pair is about two questions, not about their age)."""
+    """One model, ``orgs`` orgs without limits, and the rule that is evaluated. Freshness and actions are let
+    through: a pair is about two questions, not about their age."""
     rule = CacheRule(
         name="eval", mode=CacheMode.ALL, profile=profile, freshness=True, actions=True, verify_share=0.0
     )
@@ -105,17 +113,27 @@ class Evaluation:
         self._lookups = Lookups(store, store, recall, clock, Measures(clock), logger("eval"))
 
     async def row(self, index: int) -> Row:
-        """The pair at ``index``. Raises ValueError for messages that no request can have."""
+        """The pair at ``index``. Raises NotEvaluated: messages that no request can have, or no answer from
+        recall in time, which on the path would be a miss."""
         pair = self._pairs[index]
-        await self._ask(index, "first", pair.first, answer=True)
+        self._decided(await self._ask(index, "first", pair.first, answer=True))
         began_s = self._clock.monotonic_s()
         reply = await self._ask(index, "then", pair.then, answer=False)
         ms = (self._clock.monotonic_s() - began_s) * 1000
-        if isinstance(reply, ReplyNow) and reply.status == 200:
-            return Row(hit=True, reason=reply.headers[names.CACHE_KIND], ms=ms)
+        kind, reason = self._decided(reply)
+        return Row(hit=bool(kind), reason=kind or reason, ms=ms)
+
+    @staticmethod
+    def _decided(reply: Continue | ReplyNow) -> tuple[str, str]:
+        """The kind of a hit, or empty and the reason of a miss. Raises NotEvaluated."""
         if isinstance(reply, ReplyNow):
-            raise ValueError(f"pair {index}: {orjson.loads(reply.body)['error']['message']}")
-        return Row(hit=False, reason=_record(reply).cache_reason, ms=ms)
+            if reply.status != 200:
+                raise NotEvaluated(orjson.loads(reply.body)["error"]["message"])
+            return reply.headers[names.CACHE_KIND], ""
+        reason = _record(reply).cache_reason
+        if reason in NO_ANSWER:
+            raise NotEvaluated(f"the look-up ended with {reason}")
+        return "", reason
 
     async def _ask(
         self, index: int, turn: str, messages: Sequence[dict[str, Any]], *, answer: bool
@@ -196,12 +214,16 @@ def _record(reply: Continue) -> AdmissionRecord:
     return AdmissionRecord.from_fields(dict(reply.metadata[names.NS_ADMIT]))
 
 
-_ANSWER: Final[dict[str, Any]] = {
-    "id": "chatcmpl-eval",
-    "object": "chat.completion",
-    "created": 0,
-    "model": MODEL,
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "stored"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": Tokens(1), "completion_tokens": Tokens(1), "total_tokens": Tokens(2)},
-}
+_ANSWER: Final = orjson.dumps(
+    {
+        "id": "chatcmpl-eval",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "stored"}, "finish_reason": "stop"}
+        ],
+        "usage": {"prompt_tokens": Tokens(1), "completion_tokens": Tokens(1), "total_tokens": Tokens(2)},
+    }
+)
 """What an engine would have said to the first question; nobody reads it."""

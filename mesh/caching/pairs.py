@@ -18,12 +18,14 @@ NO_CATEGORY: Final = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Messages as OpenAI has them; ``same``: the answer to the first may be served for the second."""
+    """Messages as OpenAI has them; ``same``: the answer to the first may be served for the second.
+    ``line``: where in the file, from 1."""
 
     first: Sequence[dict[str, Any]]
     then: Sequence[dict[str, Any]]
     same: bool
     category: str
+    line: int
 
 
 def read_pairs(file: Path) -> list[Pair]:
@@ -37,7 +39,7 @@ def read_pairs(file: Path) -> list[Pair]:
             if len(pairs) == PAIRS_MAX:
                 raise Refusal(f"{file}: more than {PAIRS_MAX} pairs", "split it")
             try:
-                pairs.append(_pair(orjson.loads(line)))
+                pairs.append(_pair(orjson.loads(line), number))
             except (KeyError, TypeError, ValueError) as error:
                 raise Refusal(
                     f"{file}: line {number}: {error}",
@@ -48,7 +50,7 @@ def read_pairs(file: Path) -> list[Pair]:
     return pairs
 
 
-def _pair(row: Any) -> Pair:
+def _pair(row: Any, line: int) -> Pair:
     if not isinstance(row, dict):
         raise TypeError("no JSON object")
     if row.get("y") not in (0, 1):
@@ -58,6 +60,7 @@ def _pair(row: Any) -> Pair:
         then=_messages(row, "b"),
         same=bool(row["y"]),
         category=str(row.get("cat", NO_CATEGORY)),
+        line=line,
     )
 
 

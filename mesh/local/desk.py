@@ -14,7 +14,7 @@ from ext_authz.policy import load_auth_policy
 from gateway.admin.accounts import Accounts
 from gateway.admin.budgets import Budgets
 from gateway.admin.change import NotDone
-from gateway.admin.keys import Keys, stored
+from gateway.admin.keys import Keys, Recorder, stored
 from gateway.budget.policy import FILE as BUDGETS_FILE
 from gateway.budget.policy import BudgetPolicy, load_budget_policy
 from gateway.contract.clock import Clock
@@ -40,6 +40,9 @@ class Desk:
 
     keys: Keys
     budgets: Budgets
+    accounts: Accounts
+    recorder: Recorder
+    """Takes audit events."""
 
 
 def at_desk(layout: Layout, clock: Clock, work: Callable[[Desk], Awaitable[T]]) -> T:
@@ -59,6 +62,8 @@ def at_desk(layout: Layout, clock: Clock, work: Callable[[Desk], Awaitable[T]]) 
             desk = Desk(
                 keys=Keys(file, ledger, clock, policy=budgets, models=models),
                 budgets=Budgets(ledger, accounts),
+                accounts=accounts,
+                recorder=ledger,
             )
             return await work(desk)
         except LedgerUnavailable as error:
