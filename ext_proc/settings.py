@@ -34,6 +34,9 @@ class ProcSettings:
         "directory for settles the ledger did not take; empty: beside the socket",
         default="",
     )
+    recall_socket: str = setting(
+        "RECALL_SOCKET", "Unix socket of the recall process; empty: no semantic step", default=""
+    )
     region: str = setting("REGION", "name of this region", default="local")
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")
 

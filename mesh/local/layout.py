@@ -51,6 +51,16 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def recall(self) -> Path:
+        """The table of stored questions."""
+        return self.state / "recall"
+
+    @property
+    def embedders(self) -> Path:
+        """The embedder's prepared model; made when a rule of cache.yaml wants it."""
+        return self.state / "embedders"
+
+    @property
     def policy(self) -> Path:
         """budgets.yaml, models.yaml, cache.yaml, auth.yaml as the processes read them."""
         return self.state / "policy"
