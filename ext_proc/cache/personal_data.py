@@ -204,6 +204,7 @@ class IpAddress:
     name = detectors.IP_ADDRESS
     _v4 = re.compile(r"\d(?<![\w.-].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?!\w|\.\d|-\w)")
     _v6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,35}")
+    _compared = ("==", ">=", "<=", "~=", "!=")
     _public = frozenset(_TABLE["ip_address"]["public"])
     _before = re.compile(
         rf"(?<!\w)(?:{'|'.join(map(re.escape, _TABLE['ip_address']['words']))})[ :#=]{{0,2}}\Z"
@@ -226,7 +227,9 @@ class IpAddress:
             address = ipaddress.ip_address(found)
         except ValueError:
             return False
-        return address.is_global and found not in self._public and not self._before.search(before.lower())
+        if not address.is_global or found in self._public or before.endswith(self._compared):
+            return False
+        return self._before.search(before.lower()) is None
 
 
 class Secret:
