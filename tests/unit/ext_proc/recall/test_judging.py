@@ -1,4 +1,4 @@
-"""What the judge is shown and how its word is read; the pairs it has seen; the request that is asked again."""
+"""What the judge is shown, how its word is read, the pairs it has seen; the request that is asked again."""
 
 from __future__ import annotations
 
