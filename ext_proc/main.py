@@ -68,7 +68,7 @@ def _stores(
         raise BadSetting(f"TIDEGATE_LEDGER_REPLICAS: must be 0 or more, got {settings.ledger_replicas}")
     try:
         ledger = WorkerLedger(settings.ledger_url, clock, leases, log, replicas=settings.ledger_replicas)
-        return ledger, RedisStore.connect(settings.cache_url, Sealer(seal_key))
+        return ledger, RedisStore.connect(settings.cache_url, Sealer(seal_key), clock)
     except ValueError as error:
         raise BadSetting(f"TIDEGATE_LEDGER_URL, TIDEGATE_CACHE_URL: {error}") from error
 

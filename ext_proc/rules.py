@@ -41,6 +41,10 @@ class Secrets:
         """Key of the seal on cache entries."""
         return bytes.fromhex(hmac_hex(self.cache_salt, "entry"))
 
+    def recall_key(self) -> bytes:
+        """Key of the seal on the texts of stored questions."""
+        return bytes.fromhex(hmac_hex(self.cache_salt, "recall"))
+
     def partition_key(self) -> bytes:
         """Key of the cache's partitions and keys."""
         return bytes.fromhex(hmac_hex(self.cache_salt, "partition"))

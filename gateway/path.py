@@ -58,6 +58,7 @@ HOPS: Final = (
         meaning="any other call; settles and voids are kept on disk and delivered later",
     ),
     Hop(name="cache", deadline=Millis(25), on_failure=OnFailure.OPEN, meaning="a miss, counted"),
+    Hop(name="recall", deadline=Millis(40), on_failure=OnFailure.OPEN, meaning="a miss, counted"),
     Hop(name="gate.admission", deadline=Millis(0), on_failure=OnFailure.CLOSED, meaning="503, no decision"),
     Hop(
         name="engine",

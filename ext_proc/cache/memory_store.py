@@ -73,26 +73,29 @@ class MemoryStore:
         """See CacheStore: always asked anew."""
         return None
 
-    def standing(self, org: OrgId) -> str | None:
+    def standing(self, org: OrgId) -> str:
         """See CacheStore."""
         return f"{self._epoch(org)}x{self._bars_made.get(org, 0)}"
 
     async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """See CacheStore."""
+        if not is_key(keys.exact):
+            return Lookup(answer=None, epoch=self._epoch(org))
         own = self._value(org, keys.exact)
         if own is not None:
             return self._hit(org, own, HitKind.EXACT)
         for key, kind in ((keys.exact, HitKind.ALIAS), (keys.canonical, HitKind.CANONICAL)):
             alias = self._alias(org, key)
             found = None if alias is None else self._like(org, alias.entry, keys.exact, kind)
-            if found is not None:
-                return self._hit(org, found, kind)
+            if alias is not None and found is not None:
+                hit = self._hit(org, found, kind)
+                return replace(hit, expires_at=min(hit.expires_at, alias.expires_at))
         return Lookup(answer=None, epoch=self._epoch(org))
 
     async def fetch(self, org: OrgId, entry: str, *, asked: str) -> Lookup:
         """See CacheStore."""
         found = self._like(org, entry, asked, HitKind.SEMANTIC)
-        if found is None:
+        if found is None or not is_key(asked):
             return Lookup(answer=None, epoch=self._epoch(org))
         return self._hit(org, found, HitKind.SEMANTIC)
 
@@ -100,7 +103,13 @@ class MemoryStore:
         return f"{self._epochs.get(org, 0)}x{self._document.generation}x{self._document.number}"
 
     def _hit(self, org: OrgId, found: _Value, kind: HitKind) -> Lookup:
-        return Lookup(answer=found.answer, epoch=self._epoch(org), kind=kind, expires_at=found.expires_at)
+        return Lookup(
+            answer=found.answer,
+            epoch=self._epoch(org),
+            kind=kind,
+            expires_at=found.expires_at,
+            standing=self.standing(org),
+        )
 
     def _value(self, org: OrgId, key: str) -> _Value | None:
         found = self._values.get((org, key))

@@ -95,12 +95,15 @@ class CachedAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
     """``answer`` and ``kind`` are None for a miss. ``epoch`` is where a new answer belongs: letters and
-    digits, different after each purge. ``expires_at``: of the answer; 0 for a miss."""
+    digits, different after each purge. ``expires_at``: of the answer and
+    of the alias that led to it; 0 for a miss. ``standing``: that of the
+    org when a hit was read; empty for a miss."""
 
     answer: CachedAnswer | None
     epoch: str
     kind: HitKind | None = None
     expires_at: UnixMillis = UnixMillis(0)
+    standing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

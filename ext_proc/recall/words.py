@@ -28,14 +28,15 @@ SERVED_BYTES_MAX: Final = 256 * 1024
 
 class RecallUnavailable(Exception):
     """No answer in time: late, queue full, not ready yet, or down. A miss to the request (fails open),
-    counted. The text is a code: ``late``, ``full``, ``not_ready`` or ``down``."""
+    counted. The text is a code: ``late``, ``full``, ``not_ready``, ``down`` or ``bad_message``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One question. ``partition`` and ``asked`` (its exact key) are 64 hex digits of ext_proc.cache.partition;
-    ``text`` is the last user's turn, at most TEXT_BYTES_MAX bytes; ``keep_s``: how long the question is kept
-    in case its answer comes to be stored; ``rule``, ``slo`` and ``judge_per_minute`` are of the cache rule."""
+    """One question. ``partition`` and ``asked`` (its exact key) are 64 hex digits each, made by
+    ext_proc.cache.partition; ``text`` is the last user's turn, at most TEXT_BYTES_MAX bytes; ``keep_s``: how
+    long the question is kept in case its answer comes to be stored; ``rule``, ``slo`` and
+    ``judge_per_minute`` are of the cache rule."""
 
     org: OrgId
     model: ModelName
@@ -122,7 +123,7 @@ class Recall(Protocol):
         """Within the recall hop's deadline."""
 
     async def remember(self, remember: Remember) -> None:
-        """A question that ``find`` did not see within its ``keep_s`` is not remembered, and nobody is told."""
+        """A question that ``find`` did not see within its ``keep_s`` is not remembered."""
 
     async def forget(self, forget: Forget) -> None:
         """An unknown entry is fine."""

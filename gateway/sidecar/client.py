@@ -1,11 +1,11 @@
-"""Ask a sidecar over its Unix socket: for the supervisor's readiness checks and for tests."""
+"""Ask a sidecar over its Unix socket: one process another one, the supervisor for readiness, and tests."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -21,6 +21,10 @@ class CallFailed(Exception):
         """Keeps the status."""
         super().__init__(status)
         self.status = status
+
+
+RECONNECT_MS_MAX: Final = 500
+"""Between two tries to reach a process that restarts; gRPC's own wait grows to two minutes."""
 
 
 @asynccontextmanager
@@ -41,6 +45,37 @@ async def call(listen: Path, method: str, request: bytes, *, timeout_s: float = 
             return bytes(await opened.unary_unary(method)(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             raise CallFailed(error.code().name) from error
+
+
+class Connection:
+    """A lasting connection for unary calls, made at the first one and again after a restart of the other
+    process. A call while there is none fails at once."""
+
+    def __init__(self, listen: Path) -> None:
+        """To the socket ``listen``. Does no I/O; call it where an event loop runs."""
+        options = [
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
+        ]
+        self._channel: Any = grpc.aio.insecure_channel(f"unix:{listen.absolute()}", options=options)
+        self._calls: dict[str, Any] = {}
+
+    async def call(self, method: str, request: bytes, *, timeout_s: float) -> bytes:
+        """Raises CallFailed."""
+        asked = self._calls.get(method)
+        if asked is None:
+            asked = self._calls[method] = self._channel.unary_unary(method)
+        try:
+            return bytes(await asked(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(error.code().name) from error
+
+    async def aclose(self) -> None:
+        """Calls under way fail."""
+        await self._channel.close(None)
 
 
 async def serving(listen: Path, *, timeout_s: float = 1.0) -> bool:

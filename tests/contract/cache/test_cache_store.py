@@ -1,182 +1,303 @@
-"""What every cache store must keep, on the memory store and on a real Valkey; how the real one fails."""
+"""What every cache store must keep, on the memory store, on a real Valkey, and with L1 in front of each."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
-import redis.asyncio
 
-from ext_proc.cache.entry import Sealer
-from ext_proc.cache.memory_store import MemoryStore
-from ext_proc.cache.redis_store import WRITE, RedisStore
-from ext_proc.cache.store import ENTRY_BYTES_MAX, CachedAnswer, CacheStore, CacheUnavailable, HitKind, Keys
-from gateway.contract.clock import SystemClock
+from ext_proc.cache.store import (
+    BAR_SECONDS,
+    BARS_MAX,
+    ENTRY_BYTES_MAX,
+    TTL_SECONDS_MAX,
+    CacheStore,
+    HitKind,
+    Keys,
+    PurgeRule,
+)
+from gateway.contract.clock import ManualClock
 from gateway.contract.ids import OrgId
-from gateway.contract.units import Millis, UnixMillis
-from gateway.path import hop
-from tests.harness.valkey import StoreProcess, cache_store
-
-ACME, OTHER = OrgId("acme"), OrgId("other")
-KEY = "a" * 64
-KEYS = Keys(exact=KEY)
-ANSWER = CachedAnswer(body=b'{"choices":[]}', stored_at=UnixMillis(1_700_000_000_000))
-SEALER = Sealer(b"k" * 32)
-
-
-PATIENT = Millis(5000)
-"""A look-up's own deadline, 25 ms, is not what these tests are about, but for that of a frozen store."""
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ext_proc.cache.redis_store.LOOKUP", PATIENT)
+from tests.contract.cache.cases import (
+    ACME,
+    ANSWER,
+    ASKED,
+    CANON,
+    KEY,
+    KEYS,
+    LATER,
+    LIKE,
+    OTHER,
+    THIRD,
+    body,
+    body_of,
+    kind,
+    put,
+)
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[StoreProcess]:
-    with cache_store() as process:
-        yield process
-
-
-@pytest.fixture
-async def raw(valkey: StoreProcess) -> AsyncIterator[redis.asyncio.Redis]:
-    client = redis.asyncio.from_url(valkey.url)
-    await client.flushall()
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture(params=["memory", "valkey"])
-async def store(
-    request: pytest.FixtureRequest, valkey: StoreProcess, raw: redis.asyncio.Redis
-) -> AsyncIterator[CacheStore]:
-    if request.param == "memory":
-        yield MemoryStore(SystemClock())
-        return
-    made = RedisStore.connect(valkey.url, SEALER)
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def on_valkey(valkey: StoreProcess, raw: redis.asyncio.Redis) -> AsyncIterator[RedisStore]:
-    made = RedisStore.connect(valkey.url, SEALER)
-    yield made
-    await made.aclose()
-
-
-async def test_what_was_put_is_found_in_its_org_only(store: CacheStore) -> None:
-    epoch = (await store.get(ACME, KEYS)).epoch
-    assert await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=60)
+async def test_what_was_put_is_found_in_its_org_only(store: CacheStore, clock: ManualClock) -> None:
+    epoch = await put(store)
     found = await store.get(ACME, KEYS)
-    assert found.answer is not None
-    assert (found.answer.body, found.kind, found.epoch) == (ANSWER.body, HitKind.EXACT, epoch)
-    assert (await store.get(OTHER, KEYS)).answer is None
-    assert (await store.get(ACME, Keys(exact="b" * 64))).answer is None
+    assert (found.answer, found.kind, found.epoch) == (ANSWER, HitKind.EXACT, epoch)
+    assert found.expires_at == clock.unix_ms() + 60_000
+    assert await body(store, org=OTHER) is None
+    assert await body(store, LIKE, org=OTHER) is None
+    assert body_of(await store.fetch(OTHER, KEY, asked=ASKED)) is None
+    assert await body(store, Keys(exact=ASKED)) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["ACME", "acm", "acme-", "acme_", "acme:", "acme}", "{acme}", "acme}:x{", ""]
+)
+async def test_no_name_of_an_org_is_taken_for_another(store: CacheStore, name: str) -> None:
+    other = OrgId(name)
+    await put(store)
+    assert await body(store, org=other) is None
+    await put(store, answer=LATER, org=other)
+    assert await body(store) == ANSWER.body
+    await store.bar(other, KEY, KEY)
+    await store.purge(other)
+    assert await body(store) == ANSWER.body
 
 
 async def test_the_epoch_stays_until_a_purge(store: CacheStore) -> None:
     first = (await store.get(ACME, KEYS)).epoch
     assert (await store.get(ACME, KEYS)).epoch == first
+    assert first.isalnum(), "it travels between dots"
     await store.purge(ACME)
     assert (await store.get(ACME, KEYS)).epoch != first
 
 
 async def test_a_purge_takes_what_is_stored_and_what_is_being_generated(store: CacheStore) -> None:
-    before = (await store.get(ACME, KEYS)).epoch
-    elsewhere = (await store.get(OTHER, KEYS)).epoch
-    await store.put(ACME, KEYS, before, ANSWER, ttl_seconds=60)
-    await store.put(OTHER, KEYS, elsewhere, ANSWER, ttl_seconds=60)
+    before = await put(store)
+    await put(store, org=OTHER)
+    assert await body(store) == ANSWER.body
     await store.purge(ACME)
-    assert (await store.get(ACME, KEYS)).answer is None
+    assert await body(store) is None
+    assert await body(store, LIKE) is None
+    assert body_of(await store.fetch(ACME, KEY, asked=ASKED)) is None
     await store.put(ACME, KEYS, before, ANSWER, ttl_seconds=60)
-    assert (await store.get(ACME, KEYS)).answer is None, "generated before the purge"
-    assert (await store.get(OTHER, KEYS)).answer.body == ANSWER.body  # type: ignore[union-attr]
+    assert await body(store) is None, "generated before the purge"
+    assert await body(store, LIKE) is None
+    assert await body(store, org=OTHER) == ANSWER.body
+
+
+FITTING = [
+    PurgeRule(org="acme"),
+    PurgeRule(model="chat"),
+    PurgeRule(revision="rev1"),
+    PurgeRule(model="chat", revision="rev1"),
+    PurgeRule(template="t1"),
+    PurgeRule(policy_version="7"),
+    PurgeRule(request_id="r-1"),
+    PurgeRule(tag="eu"),
+    PurgeRule(entry=KEY),
+]
+
+
+@pytest.mark.parametrize("rule", FITTING, ids=str)
+async def test_a_rule_takes_what_it_fits_with_its_aliases_and_what_is_being_generated(
+    store: CacheStore, rule: PurgeRule
+) -> None:
+    before = await put(store)
+    assert await store.alias(ACME, THIRD, KEY, ttl_seconds=60)
+    assert await body(store) == ANSWER.body
+    assert await store.purge_where(rule) == 1
+    for keys in (KEYS, LIKE, Keys(exact=THIRD)):
+        assert await body(store, keys) is None
+    assert body_of(await store.fetch(ACME, KEY, asked=ASKED)) is None
+    assert not await store.alias(ACME, THIRD, KEY, ttl_seconds=60)
+    await store.put(ACME, KEYS, before, ANSWER, ttl_seconds=60)
+    assert await body(store) is None, "generated before the purge"
+    await put(store)
+    assert await body(store) == ANSWER.body, "generated after it"
+    assert await body(store, Keys(exact=THIRD)) is None, "an alias to what was purged"
+
+
+async def test_a_rule_takes_nothing_else(store: CacheStore) -> None:
+    await put(store)
+    rules = [
+        PurgeRule(org="other"),
+        PurgeRule(model="chat", revision="rev2"),
+        PurgeRule(tag="e"),
+        PurgeRule(request_id="r-"),
+        PurgeRule(entry=ASKED),
+        PurgeRule(org="other", entry=KEY),
+    ]
+    for count, rule in enumerate(rules, start=1):
+        assert await store.purge_where(rule) == count
+    assert await store.purge_where(rules[0]) == len(rules), "said twice"
+    assert [made.rule for made in await store.rules()] == [*rules[1:], rules[0]]
+    assert await body(store) == ANSWER.body
+    with pytest.raises(ValueError, match="at least one"):
+        await store.purge_where(PurgeRule())
+    assert await body(store) == ANSWER.body
 
 
 async def test_a_later_answer_takes_the_place(store: CacheStore) -> None:
-    epoch = (await store.get(ACME, KEYS)).epoch
-    later = CachedAnswer(body=b"{}", stored_at=UnixMillis(ANSWER.stored_at + 1))
-    await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=60)
-    await store.put(ACME, KEYS, epoch, later, ttl_seconds=60)
-    assert (await store.get(ACME, KEYS)).answer.body == later.body  # type: ignore[union-attr]
+    await put(store)
+    await put(store, answer=LATER)
+    assert await body(store) == LATER.body
+    assert await body(store, LIKE) == LATER.body
 
 
-async def test_size_is_bounded(store: CacheStore) -> None:
+async def test_size_and_time_are_bounded(store: CacheStore) -> None:
     epoch = (await store.get(ACME, KEYS)).epoch
-    largest = CachedAnswer(body=b"x" * ENTRY_BYTES_MAX, stored_at=ANSWER.stored_at)
-    larger = CachedAnswer(body=b"x" * (ENTRY_BYTES_MAX + 1), stored_at=ANSWER.stored_at)
+    largest = replace(ANSWER, body=b"x" * ENTRY_BYTES_MAX)
+    larger = replace(ANSWER, body=b"x" * (ENTRY_BYTES_MAX + 1))
     assert not await store.put(ACME, KEYS, epoch, larger, ttl_seconds=60)
-    assert (await store.get(ACME, KEYS)).answer is None
-    assert await store.put(ACME, KEYS, epoch, largest, ttl_seconds=60)
-    assert (await store.get(ACME, KEYS)).answer.body == largest.body  # type: ignore[union-attr]
+    assert not await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=0)
+    assert not await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=TTL_SECONDS_MAX + 1)
+    assert not await store.put(ACME, KEYS, "e", ANSWER, ttl_seconds=60)
+    assert await body(store) is None
+    assert await store.put(ACME, KEYS, epoch, largest, ttl_seconds=TTL_SECONDS_MAX)
+    assert await body(store) == largest.body
 
 
-async def test_entries_end(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
-    epoch = (await on_valkey.get(ACME, KEYS)).epoch
-    await on_valkey.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=60)
-    assert 0 < await raw.ttl(f"tgc:{{acme}}:{KEY}") <= 60
+@pytest.mark.parametrize("text", [b"", b"x", b"{}" * 10_000, bytes(range(256)) * 64])
+async def test_bodies_come_back_as_they_were(store: CacheStore, text: bytes) -> None:
+    await put(store, answer=replace(ANSWER, body=text))
+    assert await body(store) == text
 
 
-@pytest.mark.parametrize("value", [b"", b"x", b"\x00" * 200, b'{"choices":[]}'])
-async def test_a_foreign_or_damaged_entry_is_a_miss(
-    on_valkey: RedisStore, raw: redis.asyncio.Redis, value: bytes
-) -> None:
-    await raw.set(f"tgc:{{acme}}:{KEY}", value)
-    assert (await on_valkey.get(ACME, KEYS)).answer is None
+async def test_an_answer_ends_with_its_time(store: CacheStore, clock: ManualClock) -> None:
+    await put(store)
+    await store.alias(ACME, THIRD, KEY, ttl_seconds=30)
+    clock.advance_ms(29_999)
+    assert [await kind(store, keys) for keys in (KEYS, LIKE, Keys(exact=THIRD))] == [
+        "exact",
+        "canonical",
+        "alias",
+    ]
+    clock.advance_ms(1)
+    assert await kind(store, Keys(exact=THIRD)) is None
+    clock.advance_ms(30_000)
+    assert await kind(store, KEYS) is await kind(store, LIKE) is None
 
 
-async def test_an_entry_copied_to_another_tenant_is_a_miss(
-    on_valkey: RedisStore, raw: redis.asyncio.Redis
-) -> None:
-    epoch = (await on_valkey.get(ACME, KEYS)).epoch
-    await on_valkey.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=60)
-    await raw.copy(f"tgc:{{acme}}:{KEY}", f"tgc:{{other}}:{KEY}")
-    await raw.copy("tgc:{acme}:epoch", "tgc:{other}:epoch")
-    assert (await on_valkey.get(OTHER, KEYS)).answer is None
+async def test_the_same_canonical_text_is_answered_with_its_last_answer(store: CacheStore) -> None:
+    await put(store)
+    found = await store.get(ACME, LIKE)
+    assert (found.answer, found.kind) == (ANSWER, HitKind.CANONICAL)
+    assert await body(store, Keys(exact=ASKED)) is None, "not asked for by likeness"
+    assert await body(store, Keys(exact=ASKED, canonical=THIRD)) is None
+    await put(store, LIKE, replace(LATER, entry=ASKED))
+    assert await kind(store, LIKE) == HitKind.EXACT
+    assert await body(store) == ANSWER.body
+    assert await body(store, Keys(exact=THIRD, canonical=CANON)) == LATER.body
 
 
-async def test_an_evicted_epoch_brings_nothing_back(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
-    epoch = (await on_valkey.get(ACME, KEYS)).epoch
-    await on_valkey.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=60)
-    await on_valkey.purge(ACME)
-    await raw.delete("tgc:{acme}:epoch")
-    assert (await on_valkey.get(ACME, KEYS)).answer is None
+async def test_an_alias_answers_until_there_is_an_answer(store: CacheStore) -> None:
+    assert not await store.alias(ACME, ASKED, KEY, ttl_seconds=60), "nothing there"
+    await put(store)
+    assert not await store.alias(OTHER, ASKED, KEY, ttl_seconds=60)
+    assert not await store.alias(ACME, KEY, KEY, ttl_seconds=60)
+    assert await store.alias(ACME, ASKED, KEY, ttl_seconds=60)
+    found = await store.get(ACME, Keys(exact=ASKED))
+    assert (found.answer, found.kind) == (ANSWER, HitKind.ALIAS)
+    assert not await store.alias(ACME, THIRD, ASKED, ttl_seconds=60), "no alias of an alias"
+    assert body_of(await store.fetch(ACME, ASKED, asked=THIRD)) is None
+    await put(store, Keys(exact=ASKED), replace(LATER, entry=ASKED))
+    assert await kind(store, Keys(exact=ASKED)) is HitKind.EXACT
+    assert not await store.alias(ACME, ASKED, KEY, ttl_seconds=60), "it has an answer of its own"
 
 
-async def test_a_key_of_another_type_is_a_miss_or_an_outage_never_an_answer(
-    on_valkey: RedisStore, raw: redis.asyncio.Redis
-) -> None:
-    await raw.hset(f"tgc:{{acme}}:{KEY}", "a", "b")
-    assert (await on_valkey.get(ACME, KEYS)).answer is None  # MGET shows other types as nothing
+async def test_what_a_search_found_is_fetched(store: CacheStore) -> None:
+    await put(store)
+    found = await store.fetch(ACME, KEY, asked=ASKED)
+    assert (found.answer, found.kind) == (ANSWER, HitKind.SEMANTIC)
+    assert body_of(await store.fetch(ACME, THIRD, asked=ASKED)) is None
 
 
-async def test_a_frozen_store_is_late_and_late_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with cache_store() as process:
-        store = RedisStore.connect(process.url, SEALER)
-        await store.get(ACME, KEYS)
-        process.freeze()
-        with monkeypatch.context() as impatient:
-            impatient.setattr("ext_proc.cache.redis_store.LOOKUP", hop("cache").deadline)
-            started = asyncio.get_running_loop().time()
-            with pytest.raises(CacheUnavailable):
-                await store.get(ACME, KEYS)
-            assert asyncio.get_running_loop().time() - started < WRITE / 1000, (
-                "not as long as a write may take"
-            )
-        process.thaw()
-        process.kill()
-        with pytest.raises(CacheUnavailable):
-            await store.get(ACME, KEYS)
-        with pytest.raises(CacheUnavailable):
-            await store.put(ACME, KEYS, "e", ANSWER, ttl_seconds=1)
-        process.start()
-        assert (await store.get(ACME, KEYS)).answer is None
-        await store.aclose()
+async def test_a_barred_pair_is_found_by_no_likeness(store: CacheStore, clock: ManualClock) -> None:
+    await put(store)
+    await store.alias(ACME, ASKED, KEY, ttl_seconds=60)
+    assert await body(store, LIKE) == ANSWER.body
+    await store.bar(ACME, ASKED, KEY)
+    for _ in range(2):
+        assert await body(store, LIKE) is None
+        assert body_of(await store.fetch(ACME, KEY, asked=ASKED)) is None
+        assert not await store.alias(ACME, ASKED, KEY, ttl_seconds=60)
+        assert await body(store, KEYS) is not None, "its own question"
+        assert await body(store, Keys(exact=THIRD, canonical=CANON)) is not None, "another question"
+        await put(store, answer=LATER)  # barred is the pair, whatever the answer
+    clock.advance_ms(BAR_SECONDS * 1000)
+    await put(store, answer=LATER)
+    assert body_of(await store.fetch(ACME, KEY, asked=THIRD)) == LATER.body
 
 
-def test_a_bad_url_is_said_at_once() -> None:
-    with pytest.raises(ValueError, match="store URL"):
-        RedisStore.connect("http://x", SEALER)
+async def test_a_wrong_answer_goes(store: CacheStore) -> None:
+    await put(store)
+    assert await body(store) == ANSWER.body
+    await store.bar(ACME, KEY, KEY)
+    assert await body(store) is None
+    assert await body(store, LIKE) is None
+    await put(store, answer=LATER)
+    assert await body(store) == await body(store, LIKE) == LATER.body
+
+
+async def test_more_bars_than_are_kept_bar_everything(store: CacheStore) -> None:
+    await put(store)
+    for number in range(BARS_MAX):
+        await store.bar(ACME, ASKED, f"{number:064x}")
+        await store.bar(ACME, f"{number:064x}", KEY)
+        await store.bar(ACME, ASKED, f"{0:064x}")  # said again: counts once
+    assert await body(store, LIKE) == ANSWER.body
+    await store.bar(ACME, ASKED, f"{BARS_MAX:064x}")
+    assert await body(store, LIKE) is None
+    assert await body(store, Keys(exact=THIRD, canonical=CANON)) == ANSWER.body
+    await store.bar(ACME, f"{BARS_MAX:064x}", KEY)
+    assert await body(store, Keys(exact=THIRD, canonical=CANON)) is None
+    assert await body(store) == ANSWER.body
+
+
+@pytest.mark.parametrize(
+    "name", ["", "epoch", "bars", "A" * 64, "a" * 63, "a" * 65, f"{KEY}:no", "é" * 64, KEY + "\n"]
+)
+async def test_what_is_no_key_is_not_there(store: CacheStore, name: str) -> None:
+    epoch = await put(store)
+    assert not await store.put(ACME, Keys(exact=name), epoch, ANSWER, ttl_seconds=60)
+    await put(store, Keys(exact=KEY, canonical=name))
+    assert await body(store, Keys(exact=name, canonical=CANON)) is None
+    assert body_of(await store.fetch(ACME, name, asked=ASKED)) is None
+    assert body_of(await store.fetch(ACME, KEY, asked=name)) is None
+    assert not await store.alias(ACME, name, KEY, ttl_seconds=60)
+    assert not await store.alias(ACME, ASKED, name, ttl_seconds=60)
+    for asked, entry in ((name, KEY), (KEY, name), (name, name)):
+        await store.bar(ACME, asked, entry)
+    found = await store.get(ACME, KEYS)
+    assert (body_of(found), found.epoch) == (ANSWER.body, epoch)
+
+
+async def test_likeness_is_switched_off_for_each_org_model_and_level(store: CacheStore) -> None:
+    await put(store)
+    await store.alias(ACME, THIRD, KEY, ttl_seconds=60)
+    alias = Keys(exact=THIRD)
+    for bucket in ("other/chat/canonical/1.00", "acme/cha/canonical/1.00", "acme/chat/words/0.90"):
+        await store.switch_off(bucket)
+    assert (await kind(store, LIKE), await kind(store, alias)) == (HitKind.CANONICAL, HitKind.ALIAS)
+    await store.switch_off("acme/chat/canonical/1.00")
+    assert (await kind(store, LIKE), await kind(store, alias)) == (None, HitKind.ALIAS)
+    await store.switch_off("acme/chat/near/0.84")
+    assert (await kind(store, KEYS), await kind(store, alias)) == (HitKind.EXACT, None)
+    assert "acme/chat/near/0.84" in await store.switched_off()
+    await store.switch_on("acme/chat/canonical/1.00")
+    await store.switch_on("acme/chat/canonical/1.00")
+    assert (await kind(store, LIKE), await kind(store, alias)) == (HitKind.CANONICAL, None)
+
+
+async def test_peeking_shows_a_hit_or_nothing(store: CacheStore) -> None:
+    assert store.peek(ACME, KEYS) is None
+    await put(store)
+    for end in (
+        lambda: store.purge(ACME),
+        lambda: store.bar(ACME, KEY, KEY),
+        lambda: store.purge_where(PurgeRule(tag="faq")),
+    ):
+        found = await store.get(ACME, KEYS)
+        assert store.peek(ACME, KEYS) in (None, found)
+        assert store.peek(OTHER, KEYS) is None
+        await end()
+        assert store.peek(ACME, KEYS) is None
+        await put(store)

@@ -1,4 +1,4 @@
-"""Which rule decides; where an answer is put; the seal holds an entry in its place; limits of OpenAI."""
+"""Which rule decides; where an answer is put; limits of OpenAI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.cache.entry import Sealer
 from ext_proc.cache.policy import (
     BUILT_IN,
     CacheMode,
@@ -20,11 +19,9 @@ from ext_proc.cache.policy import (
     Profile,
     Share,
 )
-from ext_proc.cache.store import CachedAnswer
 from ext_proc.phases.limits import duration_text
 from gateway.contract.ids import OrgId, TeamId, UserId
 from gateway.contract.principal import Principal
-from gateway.contract.units import UnixMillis
 from gateway.keys.keyed_hash import length_prefixed
 from gateway.openai.terms import Endpoint
 from tests.unit.ext_proc.asked import PRINCIPAL
@@ -90,29 +87,6 @@ def test_places() -> None:
     assert Place.from_text(place.to_text()) == place
     for text in ("", "a", "a.b", "a.b.", "a.b.0", "a.b.-1", "a.b.1.2"):
         assert Place.from_text(text) is None
-
-
-ANSWER = CachedAnswer(body=b'{"a":1}', stored_at=UnixMillis(1_700_000_000_000))
-SEALER = Sealer(b"k" * 32)
-HERE = (OrgId("acme"), "a" * 64, "e1")
-
-
-def test_an_entry_opens_only_where_it_was_sealed() -> None:
-    entry = SEALER.seal(*HERE, ANSWER)
-    assert SEALER.open(*HERE, entry) == ANSWER
-    assert SEALER.open(OrgId("other"), HERE[1], HERE[2], entry) is None
-    assert SEALER.open(HERE[0], "b" * 64, HERE[2], entry) is None
-    assert SEALER.open(HERE[0], HERE[1], "e2", entry) is None
-    assert Sealer(b"x" * 32).open(*HERE, entry) is None
-
-
-@given(st.data())
-def test_no_changed_byte_is_ever_answered(data: st.DataObject) -> None:
-    entry = bytearray(SEALER.seal(*HERE, ANSWER))
-    place = data.draw(st.integers(0, len(entry) - 1))
-    entry[place] ^= data.draw(st.integers(1, 255))
-    assert SEALER.open(*HERE, bytes(entry)) is None
-    assert SEALER.open(*HERE, bytes(entry[:place])) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""The Recall protocol as a worker speaks it: to the recall process, over its Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ext_proc.recall import codec
+from ext_proc.recall.words import Ask, Forget, RecallUnavailable, Remember, Reply, Served
+from gateway.path import hop
+from gateway.sidecar.client import CallFailed, Connection
+
+CALLS_MAX: Final = 64
+"""Of one worker at a time: more could only be late, and wait for nothing."""
+NOTE_S: Final = 1.0
+"""For what nobody waits for."""
+_REASONS: Final = {"DEADLINE_EXCEEDED": "late", "RESOURCE_EXHAUSTED": "full"}
+
+
+class RecallClient:
+    """See Recall. One for each process; ``aclose`` at the end."""
+
+    def __init__(self, listen: Path, *, deadline_s: float = hop("recall").deadline / 1000) -> None:
+        """``listen``: the socket of the recall process. Does no I/O; call it where an event loop runs."""
+        self._connection, self._deadline_s = Connection(listen), deadline_s
+        self._calls = 0
+
+    async def find(self, ask: Ask) -> Reply:
+        """See Recall."""
+        data = await self._call(codec.FIND, lambda: codec.ask_to_bytes(ask), self._deadline_s)
+        try:
+            return codec.reply_of(data)
+        except codec.BadMessage:
+            raise RecallUnavailable("bad_message") from None
+
+    async def remember(self, remember: Remember) -> None:
+        """See Recall."""
+        await self._call(codec.REMEMBER, lambda: codec.remember_to_bytes(remember), NOTE_S)
+
+    async def forget(self, forget: Forget) -> None:
+        """See Recall."""
+        await self._call(codec.FORGET, lambda: codec.forget_to_bytes(forget), NOTE_S)
+
+    async def served(self, served: Served) -> None:
+        """See Recall."""
+        await self._call(codec.SERVED, lambda: codec.served_to_bytes(served), NOTE_S)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._connection.aclose()
+
+    async def _call(self, method: str, request: Callable[[], bytes], timeout_s: float) -> bytes:
+        if self._calls >= CALLS_MAX:
+            raise RecallUnavailable("full")
+        self._calls += 1
+        try:
+            return await self._connection.call(method, request(), timeout_s=timeout_s)
+        except codec.BadMessage:
+            raise RecallUnavailable("bad_message") from None
+        except CallFailed as failure:
+            raise RecallUnavailable(_REASONS.get(failure.status, "down")) from None
+        finally:
+            self._calls -= 1
