@@ -40,7 +40,7 @@ Switch = Callable[[str, bool], Awaitable[None]]
 Bar = Callable[[OrgId, str, str], Awaitable[None]]
 """``(org, asked, entry)``: CacheStore.bar. Raises CacheUnavailable."""
 Tell = Callable[[OrgId, str, Mapping[str, str]], None]
-"""``(org, kind, context)`` of an event: ``cache.wrong_hit`` or ``cache.bucket_<state>``; codes and numbers."""
+"""``(org, kind, context)`` of an event (``cache.wrong_hit``, ``cache.bucket_<state>``): codes and numbers."""
 
 
 class Verification:
@@ -97,9 +97,7 @@ class Verification:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._tick_s)
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._queue.close()
+            await self._queue.close(work)
             self._save()
 
     async def close(self) -> None:

@@ -62,7 +62,7 @@ def answer(age_s: int = 7) -> CachedAnswer:
     )
 
 
-def asking(by: AdmitRules, *, fields: dict[str, Any] = QUESTION, **sent: str) -> tuple[Admit, Effects]:
+def asking(by: AdmitRules, *, fields: dict[str, Any] = QUESTION, **sent: Any) -> tuple[Admit, Effects]:
     machine = Admit(by)
     machine.receive(headers(**sent))
     return machine, machine.receive(body(**fields))
