@@ -26,9 +26,6 @@ class ProcSettings:
     ledger_replicas: int = setting(
         "LEDGER_REPLICAS", "replicas that must have a settle before it is believed", default=0
     )
-    recall_socket: str = setting(
-        "RECALL_SOCKET", "Unix socket of the recall process; empty: no semantic step", default=""
-    )
     spool_dir: str = setting(
         "SPOOL_DIR",
         "directory for settles the ledger did not take; empty: beside the socket",
