@@ -19,9 +19,9 @@ from ext_proc.cache.secrets_in_text import holds_secret
 
 LOOKALIKES_MAX: Final = 500
 """More candidates than that are no prose: a text that has so many is taken to hold a find."""
-CHARS_MAX: Final = 256 * 1024
-"""Of one text. A longer one is not read, and TOO_LONG is found in it; some 64,000 tokens are no answer that
-is asked for twice."""
+CHARS_MAX: Final = 64 * 1024
+"""Of one text, some 16,000 tokens: prose of that length takes 20 ms, a text made to be slow some 150 ms. A
+longer one is not read, and TOO_LONG is found in it."""
 TOO_LONG: Final = "too_long"
 _TABLE: Final[Mapping[str, Any]] = tomllib.loads(
     Path(__file__).with_name("tables").joinpath("personal_data.toml").read_text(encoding="utf-8")
