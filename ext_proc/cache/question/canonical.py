@@ -1,0 +1,135 @@
+"""The canonical text: the question without what certainly changes nothing.
+
+Two questions of equal canonical text are answered alike without a look at anything else, so only this is
+removed:
+capitals where they say nothing, marks, contractions, greetings, thanks, politeness, hesitation, spellings
+of one word,
+numbers in words, and two spoken forms of "how do I". Everything else is compared later, on words.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ext_proc.cache.question import frames, numbers, tables
+from ext_proc.cache.question.tokens import COMMA, SENTENCE_END
+
+CASED: Final = tables.sections("case")
+CASED_ACRONYMS: Final = frozenset(word for row in CASED["acronyms"] for word in row.split())
+"""Lower-case words that are another word in capitals: "us" and "US"."""
+CASED_NAMES: Final = frozenset(word for row in CASED["names"] for word in row.split())
+"""Lower-case words that are a name when capitalised: "polish" and "Polish"."""
+CASED_OPENERS: Final = frozenset(word for row in CASED["openers"] for word in row.split())
+"""Those of them that begin questions as ordinary words: "May I ..."."""
+CAMEL_NAMES: Final = frozenset(word for row in CASED["camel"] for word in row.split())
+"""Products written with capitals inside that people also write without."""
+CONTRACTIONS: Final = {left: right.split() for left, right in tables.pairs("contractions")}
+SPELLINGS: Final = dict(tables.pairs("spellings"))
+"""Misspellings that are no word themselves, and variants of one word, to one spelling."""
+APOSTROPHE_IS: Final = frozenset(
+    [
+        "what",
+        "who",
+        "where",
+        "when",
+        "why",
+        "how",
+        "that",
+        "there",
+        "here",
+        "it",
+        "he",
+        "she",
+        "this",
+        "which",
+        "let",
+        "everything",
+        "something",
+    ]
+)
+MARKS: Final = frozenset((COMMA, SENTENCE_END))
+
+
+def tokens_of_split(written: list[str]) -> list[str]:
+    """Canonical tokens of tokens as they were written; sentences are kept apart by SENTENCE_END."""
+    found: list[str] = []
+    for sentence in sentences(written):
+        kept = frames.without_fillers(_plain(sentence))
+        if kept:
+            if found:
+                found.append(SENTENCE_END)
+            found.extend(frames.asked_plainly(kept))
+    return found
+
+
+def sentences(found: list[str]) -> list[list[str]]:
+    """Tokens of each sentence, empty ones left out."""
+    parted: list[list[str]] = [[]]
+    for token in found:
+        if token == SENTENCE_END:
+            parted.append([])
+        else:
+            parted[-1].append(token)
+    return [sentence for sentence in parted if sentence]
+
+
+def _plain(sentence: list[str]) -> list[str]:
+    """Tokens in their plain case, contractions opened, misspellings and numbers in words mended."""
+    plain: list[str] = []
+    opens = True
+    for token in sentence:
+        word = cased(token, opens)
+        opens = opens and (token == COMMA or word in frames.OPENERS)
+        if word in CONTRACTIONS:
+            plain.extend(CONTRACTIONS[word])
+        elif word.endswith("'s") and word[:-2] in APOSTROPHE_IS:
+            plain.extend((word[:-2], "us" if word == "let's" else "is"))
+        elif word.endswith("n't") and len(word) > 4:
+            plain.extend((word[:-3], "not"))
+        elif "'" in word and word.rpartition("'")[2] in ENDINGS:
+            stem, _, ending = word.rpartition("'")
+            plain.extend((stem, ENDINGS[ending]))
+        else:
+            plain.append(SPELLINGS.get(word, word))
+    return numbers.spoken(_prefixed(plain))
+
+
+ENDINGS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
+
+
+def cased(token: str, opens: bool) -> str:
+    """`token` in lower case, except where its capitals tell words apart. `opens`: it begins its sentence."""
+    if token.islower() or not token.isalpha():
+        return token if not _is_word(token) else token.lower()
+    lower = token.lower()
+    if lower in CASED_NAMES:
+        if opens and lower in CASED_OPENERS and token.istitle():
+            return lower
+        return token
+    if lower in CASED_ACRONYMS:
+        return lower if token.istitle() else token
+    if token.istitle() or token.isupper() or lower in CAMEL_NAMES:
+        return lower
+    return token
+
+
+def _is_word(token: str) -> bool:
+    """Whether a token with marks in it is a word or number all the same ("Child's"), and no code."""
+    return (
+        all(part.isalnum() or part == "" for part in token.split("'"))
+        and ("'" in token or token[:1].isdigit() or token.isupper() or token.istitle() or token[0].isalpha())
+        and not (token.isalpha() and not token.isupper() and not token.istitle())
+    )
+
+
+def _prefixed(words: list[str]) -> list[str]:
+    """ "non refundable" and "self employed" as one word each."""
+    if "non" not in words and "self" not in words:
+        return words
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("non", "self") and word.isalpha():
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined

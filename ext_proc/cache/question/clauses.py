@@ -1,0 +1,146 @@
+"""Clauses: who does what to whom, from where, under which condition; the shape in which order is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ext_proc.cache.question import frames
+from ext_proc.cache.question.terms import CLAUSES, PREPOSITIONS, Kind, Term, terms_of
+from ext_proc.cache.question.tokens import COMMA
+
+Part = tuple[str, tuple[str, ...]]
+"""A preposition and the keys after it; the preposition of what comes first is ""."""
+
+
+class Group(NamedTuple):
+    """What stands under one conjunction ("" for the main part): its parts, the head first."""
+
+    link: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One sentence, or a sentence before a comma that only sets the scene: its form of asking and its
+    groups."""
+
+    kind: str
+    subject: str
+    groups: tuple[Group, ...]
+
+
+PART_TERMS_MAX: Final = 4
+"""Longer parts hold more than the object of their preposition, and keep their place."""
+
+
+def read(
+    sentence: list[str], names: frozenset[str], acronyms: frozenset[str]
+) -> tuple[list[Clause], list[Term]]:
+    """Clauses of one sentence of canonical tokens, and the terms in them."""
+    asked = _asked_at(sentence)
+    if asked:
+        front = sentence[:asked]
+        while front and front[-1] == COMMA:
+            front.pop()
+        if front and (front[0] in PREPOSITIONS or front[0] in CLAUSES):
+            return _fronted(front, sentence[asked:], names, acronyms)
+        if front:
+            before, terms = _clause(front, names, acronyms)
+            after, more = _clause(sentence[asked:], names, acronyms)
+            return [before, after], terms + more
+    clause, terms = _clause(sentence, names, acronyms)
+    return [clause], terms
+
+
+def _asked_at(sentence: list[str]) -> int:
+    """Where the form of asking begins, behind a scene or a fronted part; 0 where the sentence begins with
+    it."""
+    if sentence[0] in frames.ASKING and sentence[0] not in ("when", "where", "while"):
+        return 0
+    fronted = sentence[0] in PREPOSITIONS or sentence[0] in CLAUSES
+    for index in range(1, len(sentence) - 1):
+        if sentence[index] not in frames.ASKING:
+            continue
+        if sentence[index - 1] == COMMA:
+            return index
+        if fronted and index > 1 and frames.frame(sentence, index)[2] > 1:
+            return index
+    return 0
+
+
+def _fronted(
+    front: list[str], rest: list[str], names: frozenset[str], acronyms: frozenset[str]
+) -> tuple[list[Clause], list[Term]]:
+    """ "On Sundays, is it open" as "is it open on Sundays"; "if I cancel, ..." as the last group."""
+    clause, terms = _clause(rest, names, acronyms)
+    before = [term for term in terms_of(front, names, acronyms) if term.key not in ("", COMMA)]
+    groups = _groups(before)
+    if groups[0].parts and groups[0].parts != (("", ()),):
+        main = clause.groups[0]
+        added = tuple(part for part in groups[0].parts if part != ("", ()))
+        clause = Clause(
+            clause.kind,
+            clause.subject,
+            (Group(main.link, _settled([*main.parts, *added])), *clause.groups[1:]),
+        )
+    clause = Clause(clause.kind, clause.subject, (*clause.groups, *groups[1:]))
+    return [clause], before + terms
+
+
+def _clause(
+    sentence: list[str], names: frozenset[str], acronyms: frozenset[str]
+) -> tuple[Clause, list[Term]]:
+    kind, subject, taken = frames.frame(sentence, 0)
+    if not taken:
+        kind, subject, taken = _form(sentence)
+    terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
+    return Clause(kind, subject, _groups(terms)), terms
+
+
+def _form(sentence: list[str]) -> tuple[str, str, int]:
+    """Type of question without a frame: its interrogative, "yn" with its auxiliary, or "bare"."""
+    first = sentence[0]
+    if first in frames.WH:
+        return first, "", 1
+    if first in frames.AUXILIARIES:
+        if len(sentence) > 1 and sentence[1] == "not":
+            return "bare" if first in ("do", "have") else "yn " + YES_NO.get(first, first), "", 0
+        return "yn " + YES_NO.get(first, first), "", 1
+    return "bare", "", 0
+
+
+YES_NO: Final = {
+    "is": "present", "are": "present", "am": "present", "do": "present", "does": "present",
+    "did": "past", "was": "past", "were": "past",
+    "has": "perfect", "have": "perfect", "had": "perfect",
+}  # fmt: skip
+"""Tense of questions answered by yes or no, by their auxiliary; modal verbs stand for themselves."""
+
+
+def _groups(terms: list[Term]) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    link = ""
+    parts: list[tuple[str, list[str]]] = [("", [])]
+    for term in terms:
+        key = term.key
+        if term.kind is Kind.LINK and key in CLAUSES:
+            groups.append(Group(link, _settled([(name, tuple(keys)) for name, keys in parts])))
+            link = key
+            parts = [("", [])]
+        elif term.kind is Kind.LINK and key in PREPOSITIONS:
+            parts.append((key, []))
+        elif key != COMMA:
+            parts[-1][1].append(key)
+    groups.append(Group(link, _settled([(name, tuple(keys)) for name, keys in parts])))
+    return tuple(groups)
+
+
+def _settled(parts: list[Part]) -> tuple[Part, ...]:
+    """Parts in one order where theirs says nothing: each under another preposition, and none longer than
+    an object."""
+    head, *rest = parts
+    names = {name for name, _ in rest}
+    if len(names) == len(rest) and all(0 < len(keys) <= PART_TERMS_MAX for _, keys in rest):
+        rest.sort()
+    return (head, *rest)

@@ -1,0 +1,62 @@
+"""A question, read once: its canonical text and what comparison needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ext_proc.cache.question import canonical, clauses, entities, language, text, tokens
+from ext_proc.cache.question.terms import Kind, Term
+
+ENGLISH: Final = "en"
+OTHER: Final = "other"
+EXACT: Final = "= "
+"""Before canonical texts that are the text itself, so that no English one equals them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `read_question` made of a text; immutable, without the text itself unless that is its canonical
+    form."""
+
+    canonical: str
+    """Equal canonical texts (both not empty) are one question, without a model."""
+    language: str
+    """ "en", or "other" for another language and for what is not clearly English."""
+    literal: bool
+    """Kept as it stands (code, several lines, another language): only equal canonical texts are alike."""
+    clauses: tuple[clauses.Clause, ...] = ()
+    terms: tuple[Term, ...] = ()
+    """Terms that carry meaning, in the order of the text."""
+
+    @property
+    def content_words(self) -> frozenset[str]:
+        """Keys of all terms that carry meaning, links left out."""
+        return frozenset(term.key for term in self.terms if term.kind is not Kind.LINK)
+
+
+def read_question(raw: str) -> Question:
+    """Reads one user text. Never raises; of a text beyond `text.CHARS_MAX` or without a word `canonical`
+    is empty."""
+    if len(raw) > text.CHARS_MAX:
+        return Question("", OTHER, True)
+    folded = text.folded(raw)
+    if not text.readable(folded):
+        return _exact(folded)
+    written = tokens.split(folded)
+    names, acronyms = entities.names_of(written)
+    plain = canonical.tokens_of_split(written)
+    if not plain or not language.is_english(plain, names):
+        return _exact(folded)
+    read_clauses: list[clauses.Clause] = []
+    terms: list[Term] = []
+    for sentence in canonical.sentences(plain):
+        found, more = clauses.read(sentence, names, acronyms)
+        read_clauses.extend(found)
+        terms.extend(more)
+    return Question(" ".join(plain), ENGLISH, False, tuple(read_clauses), tuple(terms))
+
+
+def _exact(folded: str) -> Question:
+    kept = text.spaced(folded)
+    return Question(EXACT + kept if kept else "", OTHER, True)

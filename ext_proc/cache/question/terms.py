@@ -1,0 +1,179 @@
+"""Terms: the words of a question in the form in which they are compared, each with its kind."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from ext_proc.cache.question import entities, frames, numbers, tables, words
+from ext_proc.cache.question.tokens import COMMA
+
+FUNCTION: Final = tables.sections("function")
+
+
+def _section(name: str) -> frozenset[str]:
+    return frozenset(word for row in FUNCTION[name] for word in row.split())
+
+
+def _keyed(name: str) -> dict[str, str]:
+    return {word: "@" + key for word, _, key in (item.partition("=") for item in sorted(_section(name)))}
+
+
+DROPPED: Final = _section("dropped")
+PRONOUNS: Final = _keyed("pronouns")
+MODALS: Final = _keyed("modals")
+NEGATIONS: Final = _section("negations")
+QUANTIFIERS: Final = _section("quantifiers")
+DATES: Final = _section("dates")
+CODES: Final = _section("codes")
+PREPOSITIONS: Final = _section("prepositions")
+CLAUSES: Final = _section("clauses")
+FUNCTIONAL: Final = DROPPED | PRONOUNS.keys() | MODALS.keys() | PREPOSITIONS | CLAUSES | {"of", "not", "no"}
+"""Words that are never changed to a base form nor replaced by a word of like meaning on their own."""
+
+
+class Kind(StrEnum):
+    """What a term is, for the reason of a refusal."""
+
+    WORD = "word"
+    NUMBER = "number"
+    UNIT = "unit"
+    ID = "id"
+    DATE = "date"
+    VERSION = "version"
+    CODE = "code"
+    ENTITY = "entity"
+    ACRONYM = "acronym"
+    PRONOUN = "pronoun"
+    MODAL = "modal"
+    NEGATION = "negation"
+    QUANTIFIER = "quantifier"
+    COMPARATIVE = "comparative"
+    LINK = "link"
+    DROPPED = "dropped"
+
+
+class Term(NamedTuple):
+    """`key` is compared, `surface` is the word as asked in lower case, `definite` is "a" after an
+    indefinite article."""
+
+    key: str
+    surface: str
+    kind: Kind
+    article: str = ""
+
+
+NUMBER: Final = re.compile(r"[-+]?\d[\d.,/]*\Z")
+VERSION: Final = re.compile(r"v?\d+\.\d+(\.\d+)+\Z|v\d[\d.]*\Z|\d+\.\d+\Z")
+DATE: Final = re.compile(
+    r"\d{4}-\d|\d{1,2}/\d{1,2}/\d|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}|\d+(st|nd|rd|th)\Z"
+)
+COMPARISONS: Final = tables.words("comparatives")
+
+
+def _phrases() -> frames.Trie:
+    root: frames.Trie = {}
+    for group in tables.groups("phrases"):
+        for phrase in group:
+            node = root
+            for word in phrase.split():
+                node = node.setdefault(word, {})
+            if "" in node and node[""] != group[0]:
+                raise ValueError(f"phrases: {phrase!r} belongs to two groups")
+            node[""] = group[0]
+    return root
+
+
+PHRASES: Final = _phrases()
+
+
+def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
+    """Terms of canonical tokens; articles and forms of "be" are kept as DROPPED for the frames around them.
+
+    `names` are lower-case words that stood capitalised within a sentence: they have no synonyms and no
+    misspellings.
+    """
+    bases: list[str] = []
+    past: list[bool] = []
+    for word in sentence:
+        stem, gone = (word, False) if word in FUNCTIONAL or word in names else words.base(word)
+        bases.append(stem)
+        past.append(gone)
+    found: list[Term] = []
+    index = 0
+    article = ""
+    while index < len(sentence):
+        word = sentence[index]
+        key, length = frames.longest(PHRASES, bases, index)
+        if length == 1 and (word in names or word in FUNCTIONAL):
+            length = 0
+        if length:
+            if any(past[index : index + length]) and key[0] != "@":
+                key += ".ed"
+            kind = (
+                MODAL_KIND
+                if key[0] == "@"
+                else _kind(bases[index] if length == 1 else key, word, names, acronyms)
+            )
+            found.append(Term(key, word, kind, article))
+            index += length
+        else:
+            found.append(_term(word, bases[index], past[index], names, acronyms, article))
+            index += 1
+        article = word if word in ("a", "an") and length == 0 else ""
+    return found
+
+
+MODAL_KIND: Final = Kind.MODAL
+
+
+def _term(
+    word: str, stem: str, past: bool, names: frozenset[str], acronyms: frozenset[str], article: str
+) -> Term:
+    if word == COMMA:
+        return Term(word, word, Kind.LINK)
+    if word in DROPPED:
+        return Term("", word, Kind.DROPPED)
+    if word in PRONOUNS:
+        return Term(PRONOUNS[word], word, Kind.PRONOUN)
+    if word in MODALS:
+        return Term(MODALS[word], word, Kind.MODAL)
+    if word in PREPOSITIONS or word in CLAUSES or word == "of":
+        return Term(word, word, Kind.LINK)
+    key = stem + ".ed" if past else stem
+    return Term(key, word, _kind(stem, word, names, acronyms), article)
+
+
+def _kind(stem: str, word: str, names: frozenset[str], acronyms: frozenset[str]) -> Kind:
+    if word in acronyms:
+        return Kind.ACRONYM
+    if word in names:
+        return Kind.CODE if word in CODES else Kind.ENTITY
+    if word.isalpha() and word.islower():
+        if word in DATES:
+            return Kind.DATE
+        if stem in NEGATIONS:
+            return Kind.NEGATION
+        if word in QUANTIFIERS:
+            return Kind.QUANTIFIER
+        if word in COMPARISONS:
+            return Kind.COMPARATIVE
+        if stem in numbers.UNIT_NAMES and len(stem) < 6:
+            return Kind.UNIT
+        if word in CODES:
+            return Kind.CODE
+        if word in entities.PLACES or word in entities.PRODUCTS:
+            return Kind.ENTITY
+        return Kind.WORD
+    if DATE.match(word):
+        return Kind.DATE
+    if NUMBER.match(word):
+        if word.isdigit() and len(word) > 5:
+            return Kind.ID
+        return Kind.VERSION if VERSION.match(word) else Kind.NUMBER
+    if word.isalpha():
+        return Kind.ACRONYM if word.isupper() else Kind.ENTITY
+    if word.isalnum() or re.fullmatch(r"[A-Za-z]+-?\d[\w.-]*", word):
+        return Kind.VERSION if VERSION.match(word) else Kind.ID
+    return Kind.CODE

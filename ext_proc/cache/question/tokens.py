@@ -1,0 +1,145 @@
+"""Tokens of one line of English text: words, numbers, times, dates, code and the marks that carry meaning."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ext_proc.cache.question import numbers
+
+SENTENCE_END: Final = "."
+COMMA: Final = ","
+
+TOKEN: Final = re.compile(
+    r"""
+    (?P<code>
+        `[^`]*` | https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+      | (?:[A-Za-z]:\\|~/|\.{1,2}/|(?<![\w/])/(?=[A-Za-z]))[\w./\\~-]*\w
+      | \w[\w.]*\(\) | \w+(?:::\w+)+ | \w+->\w+
+      | (?<![\w-])--?[A-Za-z][\w-]*
+      | [A-Za-z]\w*_\w* | _+\w+
+      | (?<![\w.])\.[A-Za-z]\w{0,7}\b
+      | (?<!\w)[A-Za-z](?:\+\+|\#)(?!\w)
+      | (?<!\w)(?!(?:[A-Za-z]\.){2})[A-Za-z][\w-]*(?:\.[a-z]\w*)+(?![\w'])
+      | \#\w+
+    )
+  | (?P<dotted>(?<!\w)(?:[A-Za-z]\.){2,})
+  | (?P<date>(?<!\w)(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{4})(?!\w))
+  | (?P<time>(?<![\w.:])\d{1,2}(?:[:.]\d{2})?\s?[ap]\.?m(?:\.(?=\s*\S)|\b)
+      |(?<![\w.:])\d{1,2}:\d{2}(?::\d{2})?(?!\w))
+  | (?P<id>(?<!\w)(?:[A-Za-z]+-?\d[\w.-]*\w|[A-Za-z]+\d|[A-Za-z]+-\d|\d+[A-Za-z]+\d\w*))
+  | (?P<number>(?:(?<![\w)\]])(?<![\d)\]]\s)[-+](?=\d))?
+      (?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)*(?:,\d+)*(?:/\d+)?))
+    (?P<unit>[A-Za-z\u00b5\u00b0\u03bc]+(?![\w']))?
+  | (?P<word>[^\W\d_]+(?:'[^\W\d_]+)*'?)
+  | (?P<mark>\S)
+    """,
+    re.VERBOSE,
+)
+PREFIXES: Final = frozenset(
+    [
+        "non",
+        "un",
+        "anti",
+        "e",
+        "re",
+        "pre",
+        "post",
+        "co",
+        "ex",
+        "self",
+        "mis",
+        "multi",
+        "semi",
+        "sub",
+        "inter",
+    ]
+)
+"""Before a hyphen these make one word with what follows: "non-refundable" is "nonrefundable"."""
+SILENT: Final = frozenset("\"'()[]{}!\u00ab\u00bb\u00a1\u00bf*")
+"""Marks that say nothing in a question. `*` stands here for emphasis; between numbers it is kept."""
+STANDING: Final = {
+    "&": "and",
+    "%": "percent",
+    "$": "dollar",
+    "\u00a3": "gbp",
+    "\u20ac": "eur",
+    "\u00a5": "yen",
+    "\u00b0": "degree",
+}
+PAUSES: Final = frozenset(",:;")
+ENDS: Final = frozenset(".?!\u2026")
+
+
+def split(text: str) -> list[str]:
+    """Tokens of `text`, with the case and the spelling they have there.
+
+    Numbers and units stand apart ("2kg" is "2", "kg"), a currency sign follows its number, hyphenated
+    words come apart
+    except after a prefix, ends of sentences are ".", pauses ",".
+    """
+    found: list[str] = []
+    currency = ""
+    joins = False
+    for match in TOKEN.finditer(text):
+        kind = match.lastgroup
+        token = match.group()
+        if kind == "unit":
+            kind = "number"
+        if kind == "mark":
+            following = text[match.end() : match.end() + 1]
+            preceding = text[match.start() - 1 : match.start()]
+            if (
+                token in "-\u2013"
+                and preceding.isalnum()
+                and following.isalnum()
+                and not (preceding.isdigit() and following.isdigit())
+            ):
+                joins = bool(found) and found[-1].lower() in PREFIXES
+            elif token in ENDS:
+                if not following or following.isspace() or following in ENDS or following in SILENT:
+                    _end(found)
+                else:
+                    found.append(token)
+            elif token == "*" and preceding.isdigit():
+                found.append(token)
+            elif token in PAUSES or (
+                token in "-\u2013\u2014" and preceding.isspace() and following.isspace()
+            ):
+                if found and found[-1] not in (COMMA, SENTENCE_END):
+                    found.append(COMMA)
+            elif token in STANDING:
+                if token in "$\u00a3\u20ac\u00a5" and following.isdigit():
+                    currency = STANDING[token]
+                else:
+                    found.append(STANDING[token])
+            elif token not in SILENT:
+                found.append("-" if token in "\u2013\u2014\u2212" else token)
+            continue
+        if kind == "number":
+            found.extend(numbers.parts(match.group("number"), match.group("unit") or "", currency))
+        elif kind == "word" and joins:
+            found[-1] += token
+        elif kind == "time":
+            found.extend(numbers.clock(token))
+        elif kind == "dotted":
+            found.append(token.replace(".", ""))
+            if match.end() == len(text.rstrip()):
+                _end(found)
+        elif kind == "word":
+            found.append(token.rstrip("'") if token.endswith("'") and not token.endswith("s'") else token)
+        else:
+            found.append(token)
+        joins = False
+        if kind in ("number", "time"):
+            currency = ""
+    while found and found[-1] in (COMMA, SENTENCE_END):
+        found.pop()
+    return found
+
+
+def _end(found: list[str]) -> None:
+    if found and found[-1] == COMMA:
+        found.pop()
+    if found and found[-1] != SENTENCE_END:
+        found.append(SENTENCE_END)
