@@ -39,6 +39,8 @@ _HEAD: Final = struct.Struct(">BBIQQIIH")
 _PLAIN, _ZSTD = 0, 1
 _WORTH: Final = 512
 """Bytes from which compression is tried: shorter answers gain less than their lineage takes."""
+LARGE: Final = 64 * 1024
+"""Bytes from which sealing takes a millisecond and more: not for an event loop."""
 _LEVEL: Final = 1
 """JSON shrinks to a third at 300 MB/s; higher levels take milliseconds of the filter for some per cent."""
 
@@ -69,17 +71,18 @@ class Record:
 
 
 class Sealer:
-    """Seals and opens records with one key. One for each thread."""
+    """Seals and opens records with one key. For one thread, but that bodies from LARGE on may be sealed in
+    another."""
 
     def __init__(self, key: bytes) -> None:
         """``key``: 32 secret bytes, the same in every worker."""
         self._key = key
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._decompressor = zstandard.ZstdDecompressor()
 
     def seal(self, org: OrgId, key: str, epoch: str, record: Record) -> bytes:
         """The record's bytes, without bars. Raises TooLong."""
-        lineage = _lineage_bytes(record.lineage)
+        lineage = lineage_bytes(record.lineage)
         if len(lineage) > LINEAGE_BYTES_MAX:
             raise TooLong
         packing, payload = self._packed(record.body)
@@ -136,7 +139,9 @@ class Sealer:
 
     def _packed(self, body: bytes) -> tuple[int, bytes]:
         if len(body) >= _WORTH:
-            smaller = self._compressor.compress(body)
+            large = len(body) >= LARGE
+            compressor = zstandard.ZstdCompressor(level=_LEVEL) if large else self._compressor
+            smaller = compressor.compress(body)
             if len(smaller) < len(body):
                 return _ZSTD, smaller
         return _PLAIN, body
@@ -174,7 +179,8 @@ def names(bars: bytes, key: str) -> bool:
     return any(bars[at : at + DIGEST_BYTES] == digest for at in range(0, len(bars), DIGEST_BYTES))
 
 
-def _lineage_bytes(lineage: Lineage) -> bytes:
+def lineage_bytes(lineage: Lineage) -> bytes:
+    """As it is sealed; not stored beyond LINEAGE_BYTES_MAX."""
     return orjson.dumps(
         (
             lineage.request_id,

@@ -8,7 +8,7 @@ ended too many, never too few.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
@@ -57,7 +57,7 @@ class Document:
 
     def is_off(self, bucket: str) -> bool:
         """Whether ``bucket`` is switched off, by itself or with its whole level."""
-        return bool(self.off) and (bucket in self.off or _level(bucket) + _EVERY in self.off)
+        return is_off(self.off, bucket)
 
     def refuses(self, kind: HitKind, org: OrgId, model: str) -> bool:
         """Whether likeness of ``kind`` is switched off for answers of ``model``."""
@@ -66,6 +66,11 @@ class Document:
             return False
         prefix = f"{org}/{model}/{level}/"
         return any(bucket.startswith(prefix) for bucket in self.off)
+
+
+def is_off(off: Collection[str], bucket: str) -> bool:
+    """Whether ``bucket`` is among those switched off, by itself or with its whole level."""
+    return bool(off) and (bucket in off or _level(bucket) + _EVERY in off)
 
 
 def fits(rule: PurgeRule, org: OrgId, entry: str, lineage: Lineage) -> bool:

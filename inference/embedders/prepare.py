@@ -63,7 +63,7 @@ def prepare(source: ModelSource, directory: Path) -> PreparedModel:
     if found is not None:
         return found
     try:
-        with _exclusive(directory):
+        with _exclusive(files):
             found = read_prepared(files)
             return found if found is not None else _made(source, files)
     except OSError as error:
@@ -73,13 +73,15 @@ def prepare(source: ModelSource, directory: Path) -> PreparedModel:
 
 
 @contextmanager
-def _exclusive(directory: Path) -> Iterator[None]:
-    """Nobody else prepares in ``directory``; what a killed one left there is cleared away. Raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".preparing").open("w") as lock:
+def _exclusive(files: PreparedFiles) -> Iterator[None]:
+    """Nobody else prepares in that directory; what a killed one left is cleared away. Raises OSError."""
+    files.directory.mkdir(parents=True, exist_ok=True)
+    with (files.directory / ".preparing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in directory.glob(f"{_BESIDE}*"):
+        for left in files.directory.glob(f"{_BESIDE}*"):
             shutil.rmtree(left)
+        for half in files.directory.glob(f".{files.stem}.*"):
+            half.unlink()
         yield
 
 

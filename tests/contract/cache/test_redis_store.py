@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -13,7 +15,7 @@ from ext_proc.cache.entry import Sealer
 from ext_proc.cache.local_store import LocalStore
 from ext_proc.cache.redis_place import WRITE
 from ext_proc.cache.redis_store import RedisStore
-from ext_proc.cache.store import BAR_SECONDS, SEEN_S, CacheUnavailable, Keys, PurgeRule
+from ext_proc.cache.store import BAR_SECONDS, SEEN_S, CachedAnswer, CacheUnavailable, Keys, PurgeRule
 from gateway.contract.clock import ManualClock, SystemClock
 from gateway.keys.keyed_hash import length_prefixed
 from gateway.path import hop
@@ -48,7 +50,7 @@ async def test_everything_ends_by_itself(on_valkey: RedisStore, raw: redis.async
 
 
 async def test_answers_are_compressed(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
-    await put(on_valkey, answer=ANSWER.__class__(body=b'{"a": 1}' * 1000, stored_at=ANSWER.stored_at))
+    await put(on_valkey, answer=CachedAnswer(body=b'{"a": 1}' * 1000, stored_at=ANSWER.stored_at))
     assert await raw.strlen(AT) < 500
 
 
@@ -169,6 +171,21 @@ async def test_what_is_evicted_is_at_most_a_miss(
     assert await body(on_valkey) == ANSWER.body
 
 
+async def test_under_pressure_an_answer_is_its_own_or_none_and_a_purged_one_is_none(
+    on_valkey: RedisStore, raw: redis.asyncio.Redis
+) -> None:
+    places = [Keys(exact=f"{at:064x}", canonical=f"{at + 1000:064x}") for at in range(100)]
+    bodies = [at.to_bytes(2, "big") + random.Random(at).randbytes(512 * 1024) for at in range(100)]
+    for at, keys in enumerate(places):
+        await put(on_valkey, keys, CachedAnswer(body=bodies[at], stored_at=ANSWER.stored_at))
+    assert (await raw.info("stats"))["evicted_keys"] > 0
+    found = [await body(on_valkey, keys) for keys in places]
+    assert all(one in (None, bodies[at]) for at, one in enumerate(found))
+    assert any(found)
+    await on_valkey.purge(ACME)
+    assert not any([await body(on_valkey, keys) for keys in places])
+
+
 async def test_a_flushed_store_goes_on_empty(on_valkey: RedisStore, raw: redis.asyncio.Redis) -> None:
     epoch = await put(on_valkey)
     await raw.flushall()
@@ -188,6 +205,8 @@ async def test_others_obey_within_the_time_that_is_said(another: Another, clock:
         await end(admin)
         clock.advance_ms(int(SEEN_S * 1000) + 1)
         assert worker.peek(ACME, KEYS) is None
+        await worker.get(ACME, Keys(exact=THIRD))  # another question brings the org into sight again
+        assert worker.peek(ACME, KEYS) is None
         assert await body(worker) is None
     await put(worker)
     assert await body(worker, LIKE) == ANSWER.body
@@ -195,6 +214,52 @@ async def test_others_obey_within_the_time_that_is_said(another: Another, clock:
     clock.advance_ms(int(SEEN_S * 1000) + 1)
     assert await body(worker, LIKE) is None
     assert await body(worker) == ANSWER.body
+
+
+async def test_an_org_out_of_sight_is_not_served_from_memory(another: Another, clock: ManualClock) -> None:
+    admin, worker = another(), LocalStore(another(), clock)
+    await put(worker)
+    await worker.get(ACME, KEYS)
+    clock.advance_ms(int(SEEN_S * 1000) + 1)
+    await worker.get(OTHER, KEYS)  # the purge document is fresh again, the org is not
+    await admin.purge(ACME)
+    assert worker.peek(ACME, KEYS) is None
+
+
+async def test_what_was_read_before_a_purge_is_not_seen_after_it(
+    another: Another, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = another()
+    worker = LocalStore(under, clock)
+    await put(worker)
+    await worker.get(ACME, KEYS)
+    read, go, call = asyncio.Event(), asyncio.Event(), under._reading.call
+
+    async def slow(*command: Any) -> Any:
+        found = await call(*command)
+        read.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(under._reading, "call", slow)
+    reading = asyncio.create_task(under.get(ACME, Keys(exact=THIRD)))
+    await read.wait()
+    clock.advance_ms(1)
+    await worker.purge(ACME)
+    go.set()
+    await reading
+    assert worker.peek(ACME, KEYS) is None
+    assert await body(worker) is None
+
+
+async def test_a_barred_alias_is_gone_and_not_only_hidden(
+    on_valkey: RedisStore, raw: redis.asyncio.Redis
+) -> None:
+    await put(on_valkey)
+    await _barred(on_valkey)
+    await put(on_valkey, answer=LATER)
+    assert await raw.delete(f"tgc:{{acme}}:{ASKED}:no") == 1
+    assert await body(on_valkey, Keys(exact=ASKED)) is None
 
 
 async def test_a_purge_document_of_yesterday_costs_everything_and_brings_nothing_back(

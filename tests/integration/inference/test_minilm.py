@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from inference.embedders.embedder import EmbedderUnavailable, Overloaded, TooLong, Vector
+from inference.embedders.embedder import Embedder, EmbedderUnavailable, Overloaded, TooLong, Vector
 from inference.embedders.minilm import DIMENSIONS, minilm_source, open_minilm
 from inference.embedders.onnx_embedder import OnnxEmbedder, open_embedder
 from inference.embedders.onnx_model import OnnxModel
@@ -45,7 +45,7 @@ async def test_the_same_text_is_the_same_vector_also_among_others(minilm: OnnxEm
     first = await minilm.embed(QUESTION)
     others = [text for relation in RELATIONS for text in relation]
     together = await asyncio.gather(*(minilm.embed(text) for text in others))
-    again = open_minilm(EMBEDDERS)
+    again: Embedder = open_minilm(EMBEDDERS)
     assert np.array_equal(first, together[0])
     assert np.array_equal(first, await again.embed(QUESTION))
     assert again.identity == minilm.identity

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from gateway.contract.units import Millis
-from inference.embedders.embedder import EmbedderUnavailable, Overloaded, TooLong
+from inference.embedders.embedder import Embedder, EmbedderUnavailable, Overloaded, TooLong
 from inference.embedders.openai_embeddings import OpenAIEmbedder, RemoteModel
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL
@@ -87,7 +87,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
 
 async def test_the_twins_vectors(engine: Twin) -> None:
     model = RemoteModel(name=MODEL, revision="1", dimensions=384)
-    embedder = OpenAIEmbedder(model, base_url=engine.url, deadline=PATIENT)
+    embedder: Embedder = OpenAIEmbedder(model, base_url=engine.url, deadline=PATIENT)
     texts = ("how do I reset my password", "how can I reset my password", "an unrelated text of words")
     own, near, far = await asyncio.gather(*(embedder.embed(text) for text in texts))
     assert own.shape == (embedder.dimensions,)

@@ -76,6 +76,8 @@ def test_two_processes_at_once_make_one_model_and_clear_what_a_killed_one_left(t
     source, kept = toy_source(tmp_path, requantise=True), tmp_path / "kept"
     (kept / ".preparing.killed").mkdir(parents=True)
     (kept / ".preparing.killed" / "folded.onnx").write_bytes(b"half")
+    half = files_of(source, kept).model
+    half.with_name(f".{half.name}.0123").write_bytes(b"half")
     argv = [sys.executable, "-m", "inference.embedders.prepare", str(kept), "--model", str(source.model)]
     argv += [
         "--tokenizer",
