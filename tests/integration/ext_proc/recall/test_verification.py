@@ -75,6 +75,11 @@ class Store:
             raise CacheUnavailable
         (self.off.add if off else self.off.remove)(bucket)
 
+    async def switched_off(self) -> frozenset[str]:
+        if self.down:
+            raise CacheUnavailable
+        return frozenset(self.off)
+
     async def bar(self, org: OrgId, asked: str, entry: str) -> None:
         if self.down:
             raise CacheUnavailable
@@ -122,6 +127,7 @@ async def bench(
             clock,
             EventLog("test"),
             switch=store.switch,
+            switched_off=store.switched_off,
             bar=store.bar,
             tell=store.tell,
             judge=EngineVerifier(client, clock) if judged else None,
@@ -326,6 +332,20 @@ async def test_what_the_store_does_not_take_is_told_again(tmp_path: Path) -> Non
         on.store.down = False
         await on.verification.tick()
         assert on.store.off == {BUCKET}
+
+
+async def test_a_bucket_that_only_the_store_knows_to_be_off_has_its_probation(tmp_path: Path) -> None:
+    store = Store(off={BUCKET}, down=True)
+    async with bench(tmp_path, says("Paris"), store=store) as on:
+        await on.verification.tick()
+        store.down = False
+        await on.verification.tick()
+        assert on.verification.truth.state(BUCKET, SLO) is State.OFF and store.off == {BUCKET}
+        on.clock.advance_ms(PAUSE)
+        await on.verification.tick()
+        for _ in range(10):
+            await on.check(*(hit("Paris") for _ in range(30)))
+        assert on.verification.truth.state(BUCKET, SLO) is State.ON and store.off == set()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":9,"buckets":[]}'])
