@@ -160,7 +160,7 @@ async def test_an_answer_that_two_fresh_ones_contradict_is_wrong_and_barred(tmp_
         await on.check(hit("Lyon"))
         assert on.verification.truth.standing(BUCKET, SLO).wrong == 1
     assert wrong() == 1 and on.store.barred == [(ORG, "a" * 64, "e" * 64)]
-    assert on.store.told == [("cache.wrong_hit", {"bucket": BUCKET, "entry": "e" * 64})]
+    assert on.store.told == [("cache.wrong_hit", {"bucket": BUCKET, "entry": "e" * 64, "state": "on"})]
 
 
 @pytest.mark.parametrize("fresh", [("Paris", "Rome"), ("Paris", "Lyon")])
