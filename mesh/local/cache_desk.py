@@ -8,8 +8,10 @@ from typing import TypeVar
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.cache.store import CacheUnavailable
+from ext_proc.recall.kept_state import TRUTH_FILE
 from ext_proc.settings import load_secrets
 from gateway.contract.clock import Clock
+from gateway.telemetry.metrics import exposition
 from mesh.caching.upkeep import Upkeep
 from mesh.local.desk import Desk, at_desk
 from mesh.local.layout import Layout
@@ -38,3 +40,16 @@ def at_cache(layout: Layout, clock: Clock, work: Callable[[Upkeep], Awaitable[T]
             await store.aclose()
 
     return at_desk(layout, clock, run)
+
+
+def counted(layout: Layout) -> bytes:
+    """The metrics of all processes of the gateway, as one would scrape them."""
+    return exposition(str(layout.metrics))
+
+
+def learnt(layout: Layout) -> bytes | None:
+    """What recall has kept of wrong hits; None where it has kept nothing yet. Raises OSError."""
+    try:
+        return (layout.recall / TRUTH_FILE).read_bytes()
+    except FileNotFoundError:
+        return None

@@ -51,6 +51,11 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def recall(self) -> Path:
+        """What the recall process keeps: stored questions, and what it has learnt of wrong hits."""
+        return self.state / "recall"
+
+    @property
     def policy(self) -> Path:
         """budgets.yaml, models.yaml, cache.yaml, auth.yaml as the processes read them."""
         return self.state / "policy"
