@@ -73,11 +73,8 @@ def tally_of(exposition: bytes) -> Tally:
     )
 
 
-def truth_of(data: bytes | None) -> Sequence[BucketTruth]:
-    """``data``: what the recall process keeps, None for nothing yet; the worst bound first. Raises ValueError
-    for anything else."""
-    if data is None:
-        return ()
+def truth_of(data: bytes) -> Sequence[BucketTruth]:
+    """``data``: what the recall process keeps; the worst bound first. Raises ValueError for anything else."""
     known = [
         BucketTruth(
             bucket=bucket,

@@ -266,14 +266,14 @@ def _rules(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from mesh.caching.tally import report_object, tally_of, truth_of
+    from mesh.caching.tally import report_object, tally_of
     from mesh.commands.cache_tables import print_report
     from mesh.commands.output import print_json
     from mesh.local.cache_desk import at_cache, counted, learnt
 
     here = layout(arguments)
     off = at_cache(here, SystemClock(), lambda upkeep: upkeep.standing()).off
-    tally, truth = tally_of(counted(here)), truth_of(learnt(here))
+    tally, truth = tally_of(counted(here)), learnt(here)
     if arguments.json:
         print_json(report_object(tally, truth, off))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ext_proc.cache.entry import Sealer
@@ -12,6 +12,7 @@ from ext_proc.recall.kept_state import TRUTH_FILE
 from ext_proc.settings import load_secrets
 from gateway.contract.clock import Clock
 from gateway.telemetry.metrics import exposition
+from mesh.caching.tally import BucketTruth, truth_of
 from mesh.caching.upkeep import Upkeep
 from mesh.local.desk import Desk, at_desk
 from mesh.local.layout import Layout
@@ -47,9 +48,13 @@ def counted(layout: Layout) -> bytes:
     return exposition(str(layout.metrics))
 
 
-def learnt(layout: Layout) -> bytes | None:
-    """What recall has kept of wrong hits; None where it has kept nothing yet. Raises OSError."""
+def learnt(layout: Layout) -> Sequence[BucketTruth]:
+    """What recall has kept of wrong hits; nothing where it has kept nothing yet. Raises Refusal, OSError."""
+    file = layout.recall / TRUTH_FILE
     try:
-        return (layout.recall / TRUTH_FILE).read_bytes()
+        return truth_of(file.read_bytes())
     except FileNotFoundError:
-        return None
+        return ()
+    except ValueError as error:
+        mend = "remove it, then start the gateway anew: what was learnt is lost"
+        raise Refusal(f"{file} is damaged ({error})", mend) from error
