@@ -26,13 +26,13 @@ class ProcSettings:
     ledger_replicas: int = setting(
         "LEDGER_REPLICAS", "replicas that must have a settle before it is believed", default=0
     )
-    recall_socket: str = setting(
-        "RECALL_SOCKET", "Unix socket of the recall process; empty: no semantic step", default=""
-    )
     spool_dir: str = setting(
         "SPOOL_DIR",
         "directory for settles the ledger did not take; empty: beside the socket",
         default="",
+    )
+    recall_socket: str = setting(
+        "RECALL_SOCKET", "Unix socket of the recall process; empty: no semantic step", default=""
     )
     region: str = setting("REGION", "name of this region", default="local")
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")

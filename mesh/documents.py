@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ext_authz.settings import AuthzSettings
+from ext_proc.recall.settings import RecallSettings
 from ext_proc.settings import ProcSettings
 from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
@@ -38,6 +39,7 @@ def settings_table() -> str:
     classes: dict[str, type[Any]] = {
         "ext_authz": AuthzSettings,
         "ext_proc": ProcSettings,
+        "recall": RecallSettings,
         "bookkeeper": BookkeeperSettings,
         "api": ApiSettings,
     }

@@ -98,7 +98,7 @@ def _against_similar(rule: CacheRule, request: WireRequest, directives: Directiv
         return Ineligible.FORCED_TOOL
     if not rule.freshness and asks_for_the_present(text):
         return Ineligible.FRESHNESS
-    if not rule.actions and asks_for_action(text):
+    if not rule.actions and asks_for_action(text, able="tools" in request.fields):
         return Ineligible.ACTION
     return None
 

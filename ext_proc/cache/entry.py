@@ -82,7 +82,7 @@ class Sealer:
 
     def seal(self, org: OrgId, key: str, epoch: str, record: Record) -> bytes:
         """The record's bytes, without bars. Raises TooLong."""
-        lineage = _lineage_bytes(record.lineage)
+        lineage = lineage_bytes(record.lineage)
         if len(lineage) > LINEAGE_BYTES_MAX:
             raise TooLong
         packing, payload = self._packed(record.body)
@@ -179,7 +179,8 @@ def names(bars: bytes, key: str) -> bool:
     return any(bars[at : at + DIGEST_BYTES] == digest for at in range(0, len(bars), DIGEST_BYTES))
 
 
-def _lineage_bytes(lineage: Lineage) -> bytes:
+def lineage_bytes(lineage: Lineage) -> bytes:
+    """As it is sealed; not stored beyond LINEAGE_BYTES_MAX."""
     return orjson.dumps(
         (
             lineage.request_id,

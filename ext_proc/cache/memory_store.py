@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 
 from ext_proc.cache import purge
+from ext_proc.cache.entry import LINEAGE_BYTES_MAX, lineage_bytes
 from ext_proc.cache.purge import Document
 from ext_proc.cache.store import (
     BAR_SECONDS,
@@ -148,10 +149,13 @@ class MemoryStore:
         self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, *, ttl_seconds: int
     ) -> bool:
         """See CacheStore."""
+        await self.land(org, keys.exact)  # nothing waits in here: followers look once this is done
         sealed_under, _, number = epoch.rpartition("x")
         if len(answer.body) > ENTRY_BYTES_MAX or not 1 <= ttl_seconds <= TTL_SECONDS_MAX:
             return False
         if not is_key(keys.exact) or not sealed_under or not number.isdigit():
+            return False
+        if len(lineage_bytes(answer.lineage)) > LINEAGE_BYTES_MAX:
             return False
         expires_at = self._until(ttl_seconds)
         kept = replace(answer, entry=keys.exact)
@@ -167,7 +171,6 @@ class MemoryStore:
                 number=int(number),
                 expires_at=expires_at,
             )
-        await self.land(org, keys.exact)
         return True
 
     async def alias(self, org: OrgId, asked: str, entry: str, *, ttl_seconds: int) -> bool:

@@ -68,6 +68,9 @@ _WITH_LETTERS: Final[tuple[Kind, ...]] = (
     # China
     (_shape(r"[1-6]", r"\d{16}X"), check_digits.chinese_id),
 )
+RUN_DIGITS_LEAST: Final = 4
+"""Of an Indian PAN; the others have more."""
+_RUN: Final = re.compile(r"[A-Z\d][A-Z\d +-]{8,}")
 _FINNISH: Final = _shape(r"[0-3]", r"\d[01]\d{3}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]")
 _NAMES: Final = (
     *("ssn", "social security", "passport", "bsn", "aadhaar", "national id", "driver's license", "tax id"),
@@ -87,18 +90,29 @@ def holds_national_id(text: str, numbers: Iterable[tuple[int, int]], most: int) 
         left -= 1
         if left < 0 or good(found[0].translate(_SEPARATORS)):
             return True
-    finnish = (check_digits.finnish_id(found[0]) for found in _FINNISH.finditer(text))
+    finnish = (
+        check_digits.finnish_id(found[0])
+        for place in _runs(text)
+        for found in _FINNISH.finditer(text, *place)
+    )
     return any(finnish) or holds_named(text.lower(), _NAMES, _NAMED)
 
 
 def _candidates(
     text: str, numbers: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[re.Match[str], Callable[[str], bool]]]:
-    for start, end in numbers:
-        for shape, good in _NUMBERS:
-            yield from ((found, good) for found in shape.finditer(text, start, end))
-    for shape, good in _WITH_LETTERS:
-        yield from ((found, good) for found in shape.finditer(text))
+    for kinds, places in ((_NUMBERS, numbers), (_WITH_LETTERS, _runs(text))):
+        for start, end in places:
+            for shape, good in kinds:
+                yield from ((found, good) for found in shape.finditer(text, start, end))
+
+
+def _runs(text: str) -> Iterator[tuple[int, int]]:
+    """Where capitals, digits and separators stand, as many as the shortest number with letters has: start,
+    and end with what may look ahead."""
+    for found in _RUN.finditer(text):
+        if sum(map(str.isdecimal, found[0])) >= RUN_DIGITS_LEAST:
+            yield found.start(), min(len(text), found.end() + 3)
 
 
 def holds_named(folded: str, names: Iterable[str], value: re.Pattern[str]) -> bool:

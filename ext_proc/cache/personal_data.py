@@ -19,9 +19,9 @@ from ext_proc.cache.secrets_in_text import holds_secret
 
 LOOKALIKES_MAX: Final = 500
 """More candidates than that are no prose: a text that has so many is taken to hold a find."""
-CHARS_MAX: Final = 256 * 1024
-"""Of one text. A longer one is not read, and TOO_LONG is found in it; some 64,000 tokens are no answer that
-is asked for twice."""
+CHARS_MAX: Final = 64 * 1024
+"""Of one text, some 16,000 tokens: prose of that length takes 20 ms, a text made to be slow some 150 ms. A
+longer one is not read, and TOO_LONG is found in it."""
 TOO_LONG: Final = "too_long"
 _TABLE: Final[Mapping[str, Any]] = tomllib.loads(
     Path(__file__).with_name("tables").joinpath("personal_data.toml").read_text(encoding="utf-8")
@@ -204,6 +204,7 @@ class IpAddress:
     name = detectors.IP_ADDRESS
     _v4 = re.compile(r"\d(?<![\w.-].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?!\w|\.\d|-\w)")
     _v6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,35}")
+    _compared = ("==", ">=", "<=", "~=", "!=")
     _public = frozenset(_TABLE["ip_address"]["public"])
     _before = re.compile(
         rf"(?<!\w)(?:{'|'.join(map(re.escape, _TABLE['ip_address']['words']))})[ :#=]{{0,2}}\Z"
@@ -226,7 +227,9 @@ class IpAddress:
             address = ipaddress.ip_address(found)
         except ValueError:
             return False
-        return address.is_global and found not in self._public and not self._before.search(before.lower())
+        if not address.is_global or found in self._public or before.endswith(self._compared):
+            return False
+        return self._before.search(before.lower()) is None
 
 
 class Secret:

@@ -246,32 +246,41 @@ class RedisStore:
         self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, *, ttl_seconds: int
     ) -> bool:
         """See CacheStore."""
-        looked_up = _EPOCH.fullmatch(epoch)
-        if looked_up is None or not is_key(keys.exact) or not 1 <= ttl_seconds <= TTL_SECONDS_MAX:
+        if not is_key(keys.exact):
             return False
-        if len(answer.body) > ENTRY_BYTES_MAX:
-            return False
-        value = Record(
-            kind=RecordKind.VALUE,
-            body=answer.body,
-            number=int(looked_up[2], 16),
-            stored_at=answer.stored_at,
-            expires_at=UnixMillis(self._clock.unix_ms() + ttl_seconds * 1000),
-            lineage=answer.lineage,
-        )
         try:
-            written = [(keys.exact, await self._sealed(org, keys.exact, looked_up[1], value))]
-            if is_key(keys.canonical):
-                alias = replace(value, kind=RecordKind.ALIAS, body=records.digest_of(keys.exact))
-                sealed = self._sealer.seal(org, keys.canonical, looked_up[1], alias)
-                written.append((keys.canonical, sealed))
+            written = await self._written(org, keys, epoch, answer, ttl_seconds)
         except TooLong:
-            return False
+            written = []
         async with within(WRITE):
             for key, sealed in written:  # the value before what leads to it, and both before the flight ends
                 await self._writing.call("SET", key_of(org, key), sealed, "EX", ttl_seconds)
             await self._writing.call("DEL", flight_key(org, keys.exact))
-        return True
+        return bool(written)
+
+    async def _written(
+        self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, ttl_seconds: int
+    ) -> list[tuple[str, bytes]]:
+        """The records of an answer, none for one that is not to be stored. Raises TooLong."""
+        looked_up = _EPOCH.fullmatch(epoch)
+        if looked_up is None or not 1 <= ttl_seconds <= TTL_SECONDS_MAX:
+            return []
+        if len(answer.body) > ENTRY_BYTES_MAX:
+            return []
+        seal, number = looked_up.groups()
+        value = Record(
+            kind=RecordKind.VALUE,
+            body=answer.body,
+            number=int(number, 16),
+            stored_at=answer.stored_at,
+            expires_at=UnixMillis(self._clock.unix_ms() + ttl_seconds * 1000),
+            lineage=answer.lineage,
+        )
+        written = [(keys.exact, await self._sealed(org, keys.exact, seal, value))]
+        if is_key(keys.canonical):
+            alias = replace(value, kind=RecordKind.ALIAS, body=records.digest_of(keys.exact))
+            written.append((keys.canonical, await self._sealed(org, keys.canonical, seal, alias)))
+        return written
 
     async def _sealed(self, org: OrgId, key: str, seal: str, value: Record) -> bytes:
         if len(value.body) < LARGE:

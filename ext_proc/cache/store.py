@@ -150,8 +150,9 @@ class CacheStore(Protocol):
     async def put(
         self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, *, ttl_seconds: int
     ) -> bool:
-        """``epoch`` as the look-up said it; ends the flight of ``keys.exact``. False, and not stored: larger
-        than ENTRY_BYTES_MAX, a time below 1 s or above TTL_SECONDS_MAX, or no such epoch."""
+        """``epoch`` as the look-up said it; ends the flight of ``keys.exact``, stored or not. False, and not
+        stored: larger than ENTRY_BYTES_MAX, a time below 1 s or above TTL_SECONDS_MAX, a lineage of more than
+        4 KiB, or no such epoch."""
 
     async def alias(self, org: OrgId, asked: str, entry: str, *, ttl_seconds: int) -> bool:
         """From now on the question ``asked`` is answered with what is under ``entry``. False: that is gone,

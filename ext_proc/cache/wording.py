@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 _TABLES: Final = Path(__file__).with_name("tables")
 _WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
-_CLAUSE: Final = re.compile(r"[.!?;:,\n()\"]+|\b(?:and|then|but)\b")
-_INFLECTED: Final = ("ing",)
-"""After "would you mind": sending."""
+_SENTENCE: Final = re.compile(r"[^.!?;\n]+[.!?;\n]?")
+_CLAUSE: Final = re.compile(r"[:,()\"]+|\b(?:and|then|but)\b")
 
 
 class Phrases:
@@ -47,7 +46,9 @@ _FRESHNESS: Final = _table("freshness.toml")
 _ACTIONS: Final = _table("actions.toml")
 _PRESENT: Final = Phrases(_FRESHNESS["phrases"])
 _NAMES: Final = Phrases(_FRESHNESS["names"])
-_ORDERS: Final = Phrases([*_ACTIONS["deeds"], *_ACTIONS["made"]])
+_DEEDS: Final = Phrases(_ACTIONS["deeds"])
+_MADE: Final = Phrases(_ACTIONS["made"])
+_WHICH: Final = frozenset(_ACTIONS["which"])
 _OPENERS: Final = Phrases(_ACTIONS["openers"])
 _WISHES: Final = Phrases(_ACTIONS["wishes"])
 _ASKING: Final = Phrases(_ACTIONS["asking"])
@@ -74,18 +75,28 @@ def asks_for_the_present(text: str) -> bool:
     return False
 
 
-def asks_for_action(text: str) -> bool:
-    """Whether a clause of ``text`` orders something to be done or made (cancel my order, write a poem)."""
+def asks_for_action(text: str, *, able: bool = False) -> bool:
+    """Whether ``text`` orders something to be done or made (cancel my order, write a poem). ``able``: the
+    model has tools, so that the barest order may be carried out."""
     plain = _plain(text)
     words = _words(plain)
     asks = "?" in plain or any(_ASKING.length_at(words, at) for at in range(len(words)))
-    return any(_is_order(_words(clause), asks=asks) for clause in _CLAUSE.split(plain))
+    return any(_is_order(_words(clause), asks=asks, able=able) for clause in _clauses(plain))
 
 
-def _is_order(words: list[str], *, asks: bool) -> bool:
+def _clauses(plain: str) -> Iterator[str]:
+    """Whose head may be an order. A question is one: "can I, as a guest, order" is none."""
+    for sentence in _SENTENCE.findall(plain):
+        if sentence.endswith("?"):
+            yield sentence
+        else:
+            yield from _CLAUSE.split(sentence)
+
+
+def _is_order(words: list[str], *, asks: bool, able: bool) -> bool:
     at = 0
     while at < len(words):
-        if _leads(words, at):
+        if _leads(words, at, bare=at == 0 and not able):
             return True
         opener = _OPENERS.length_at(words, at) or (0 if asks else _WISHES.length_at(words, at))
         if not opener:
@@ -94,10 +105,13 @@ def _is_order(words: list[str], *, asks: bool) -> bool:
     return False
 
 
-def _leads(words: list[str], at: int) -> bool:
-    """Whether an order stands at ``at``: not the noun of the same letters (order is, book vs film)."""
-    found = _ORDERS.length_at(words, at)
-    if not found:
-        found = int(words[at].endswith(_INFLECTED) and at > 0 and words[at - 1] == "mind")
-    after = words[at + found] if at + found < len(words) else ""
-    return bool(found) and after not in _NOUNS_AFTER
+def _leads(words: list[str], at: int, *, bare: bool) -> bool:
+    """Whether an order stands at ``at``: not the noun of the same letters (order is, book vs film), and where
+    ``bare``, one that says whose or which."""
+    if _MADE.length_at(words, at) or (at > 0 and words[at - 1] == "mind" and words[at].endswith("ing")):
+        return True
+    deed = _DEEDS.length_at(words, at)
+    rest = words[at + deed :]
+    if not deed or (rest and rest[0] in _NOUNS_AFTER):
+        return False
+    return not bare or any(word in _WHICH or any(map(str.isdigit, word)) for word in rest)

@@ -189,7 +189,7 @@ class Admit(Machine[AdmitStage]):
             reply = decision.from_cache(plan, found, now=now, trace=self._searching().trace)
         except NotReplayable:
             return self._not_found(Missed(reason="damaged", looked=True))
-        hit = (*hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
+        hit = (*self._land(), *hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
         if plan.caching.rule.hit_micro_usd:
             self._hit = hit
             return AdmitStage.HIT_HOLD, (Reserve(request=plan.hit_request()),)
@@ -324,7 +324,7 @@ class Admit(Machine[AdmitStage]):
             error,
             request_id=self._request_id,
             record=decision.refusal_record(
-                self._plan, self._request_id, principal, hold=asked and unavailable
+                self._plan, self._request_id, principal, self._missed, hold=asked and unavailable
             ),
             headers=self._reply_headers,
         )

@@ -68,11 +68,18 @@ def planned_record(verdict: Verdict, plan: Plan) -> AdmissionRecord:
 
 
 def refusal_record(
-    plan: Plan | None, request_id: RequestId | None, principal: Principal | None, *, hold: bool
+    plan: Plan | None,
+    request_id: RequestId | None,
+    principal: Principal | None,
+    missed: Missed,
+    *,
+    hold: bool,
 ) -> AdmissionRecord | None:
     """What is known of a refused request; ``hold``: whether the ledger may have held something for it."""
     if plan is not None:
-        record = planned_record(Verdict.REFUSED, plan)
+        record = replace(
+            planned_record(Verdict.REFUSED, plan), cache=missed.status, cache_reason=missed.reason
+        )
         return replace(record, hold=plan.hold) if hold else record
     if principal is None or request_id is None:
         return None
@@ -111,7 +118,7 @@ def metered(plan: Plan, grant: Granted, *, missed: Missed, place: Place | None, 
     )
     record = replace(
         _granted_record(plan, grant, now=now),
-        cache=CacheStatus.MISS if missed.looked else CacheStatus.BYPASS,
+        cache=missed.status,
         cache_reason=missed.reason,
         cache_key=place.to_text() if place is not None else "",
     )

@@ -1,6 +1,6 @@
 """The search for an answer that is known already: which question comes next, and what was found. Pure.
 
-    AskCache -> AskRecall -> JoinFlight -> AwaitLanding
+    AskCache -> AskRecall -> JoinFlight -> AskCache or AwaitLanding
 Each step may end the search. Whatever fails or is late is a miss with its reason; a search never refuses.
 """
 
@@ -25,6 +25,7 @@ from ext_proc.vocabulary import (
     Landed,
     RecallAnswered,
 )
+from gateway.budget.admission import CacheStatus
 from gateway.contract.units import UnixMillis
 from gateway.path import HOLD_TTL, LANDING
 
@@ -47,6 +48,11 @@ class Missed:
 
     reason: str
     looked: bool
+
+    @property
+    def status(self) -> CacheStatus:
+        """For the client."""
+        return CacheStatus.MISS if self.looked else CacheStatus.BYPASS
 
     @property
     def observed(self) -> ObserveLookup:
@@ -121,20 +127,25 @@ class Search:
         """What follows from ``answer``."""
         match answer:
             case CacheAnswered(lookup=lookup, at_ms=now):
-                if lookup is None:
+                if lookup is None and not self.leads:
                     return self._missed("unavailable", looked=False)
+                if lookup is None:
+                    return self._missed(self._reason, looked=True)
                 return self._keys_answered(lookup, now)
             case RecallAnswered():
                 return self._recall_answered(answer)
             case FlightJoined(leads=leads):
                 self.leads = leads
-                return self._missed(self._reason, looked=True) if leads else self._wait()
+                return self._once_more() if leads else self._wait()
             case Landed(lookup=lookup, at_ms=now):
                 found = self._usable(lookup, now) if lookup is not None else None
                 self._note("landed", "hit" if found else "miss")
                 return self._over(found) if found else self._missed(self._reason, looked=True)
 
     def _keys_answered(self, lookup: Lookup, now: UnixMillis) -> Step:
+        if self.leads:
+            reason, found = self._reason, self._usable(lookup, now)
+            return self._over(found) if found else self._missed(reason, looked=True)
         self._epoch = lookup.epoch
         directives = self._plan.caching.directives
         if not directives.read or directives.wrong_entry:
@@ -168,6 +179,10 @@ class Search:
         if self._plan.caching.directives.only_if_cached:
             return self._missed(self._reason, looked=True)
         return JoinFlight(org=self._plan.principal.org, key=self._keys().exact)
+
+    def _once_more(self) -> Step:
+        """Another flight may have landed between the first look and this one's start."""
+        return AskCache(org=self._plan.principal.org, keys=Keys(exact=self._keys().exact))
 
     def _wait(self) -> Step:
         keys = Keys(exact=self._keys().exact)

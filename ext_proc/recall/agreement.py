@@ -2,12 +2,13 @@
 
 At a temperature above 0 two right answers differ in their words, and often in examples, length and order. So
 only what a right answer cannot vary is held against the served one: another tool call, yes for no, other
-figures or a negation in the same opening sentence, other words in a short answer, hardly a word in common in
-a long one. Only what can hardly be said by chance counts for it: equal, or a large common part without any of
-these. Everything between is UNSURE, and counts as nothing unless a judge is asked.
+figures, a negation or an opposite in the same opening sentence, other words in a short answer, hardly a word
+in common in a long one. Only what can hardly be said by chance counts for it: equal, or a large common part
+without any of these. Everything between is UNSURE, and counts as nothing unless a judge is asked.
 
 What this cannot see: a long answer that is wrong in one later sentence, a wrong name in the middle of a long
-answer, two ways to say the opposite without a figure, a negation or another opening. Those are for a judge.
+answer (one in the opening makes it UNSURE), two ways to say the opposite that share no words. Those are for
+a judge.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 
+from ext_proc.cache.question import Guard, compare, read_question
 from ext_proc.recall.answer_words import FUNCTION_WORDS, NEGATIONS, NO, YES
 from gateway.openai.answers import choices_of, read_json
 
@@ -50,6 +52,28 @@ _SENTENCE_END: Final = re.compile(r"[.!?。!?](?=\s|$)|\n")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{3})+")
 
 
+_ADDRESS: Final = re.compile(
+    r"\b(?:you|your|yours|we|our|us|i|my|me|can|could|may|might|will|would|should)\b", re.IGNORECASE
+)
+"""Whom an answer addresses and how politely: the guards would report this before what follows."""
+_OPENING_CHARS_MAX: Final = 300
+"""Of a sentence: the guards read it in well under a millisecond."""
+_NEVER_BOTH: Final = frozenset({Guard.ANTONYM, Guard.PREFIX})
+"""One sentence has a word, the other its opposite. Of a name, a code or a figure one may merely say more."""
+_OF_STATEMENTS: Final = _NEVER_BOTH | {
+    Guard.CODE,
+    Guard.NUMBER,
+    Guard.UNIT,
+    Guard.ID,
+    Guard.DATE,
+    Guard.VERSION,
+    Guard.NEGATION,
+    Guard.ENTITY,
+    Guard.ACRONYM,
+    Guard.QUANTIFIER,
+}
+
+
 class Verdict(StrEnum):
     """Whether two answers say the same."""
 
@@ -60,7 +84,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """``reason``: equal, tool_calls, json, polarity, number, negation, words, overlap, topic, or, for UNSURE,
+    """``reason``: equal, tool_calls, json, polarity, number, negation, antonym,
+    prefix, words, overlap, topic, or, for UNSURE,
     truncated, tool_arguments, short, mixed, too_many."""
 
     verdict: Verdict
@@ -109,14 +134,17 @@ def agreement(served: Answer, fresh: Answer) -> Agreement:
         return Agreement(verdict=Verdict.UNSURE, reason="truncated")
     if served.calls or fresh.calls:
         return _calls_agree(served.calls, fresh.calls)
-    first, second = _normal(served.text), _normal(fresh.text)
+    written, again = _normal(served.text), _normal(fresh.text)
+    first, second = written.casefold(), again.casefold()
     if first == second:
         return Agreement(verdict=Verdict.AGREE, reason="equal")
-    for reader in (_structured, _spoken):
-        found = reader(first, second)
-        if found is not None:
-            return found
-    return _overlapping(first, second)
+    found = _structured(first, second) or _spoken(first, second)
+    if found is not None:
+        return found
+    guard = _guarded(_opening(written), _opening(again))
+    if guard in _NEVER_BOTH:
+        return Agreement(verdict=Verdict.DISAGREE, reason=guard.value)
+    return _overlapping(first, second, doubted=guard is not None)
 
 
 def _calls_agree(served: tuple[tuple[str, str], ...], fresh: tuple[tuple[str, str], ...]) -> Agreement:
@@ -140,9 +168,9 @@ def _parsed(arguments: str, *, prose: bool = True) -> str:
     """Canonical JSON, or the text itself where it is none; ``prose``: with the words of long texts."""
     try:
         value = orjson.loads(arguments)
-    except ValueError:
+        return orjson.dumps(value if prose else _without_prose(value), option=orjson.OPT_SORT_KEYS).decode()
+    except (ValueError, TypeError, RecursionError):  # no JSON, or nested deeper than can be written
         return arguments.strip()
-    return orjson.dumps(value if prose else _without_prose(value), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _without_prose(value: Any) -> Any:
@@ -156,7 +184,8 @@ def _without_prose(value: Any) -> Any:
 
 
 def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text[:READ_CHARS_MAX]).casefold().split())
+    lines = unicodedata.normalize("NFKC", text[:READ_CHARS_MAX]).splitlines()
+    return "\n".join(" ".join(line.split()) for line in lines).strip()
 
 
 def _structured(first: str, second: str) -> Agreement | None:
@@ -218,7 +247,16 @@ def _spoken(first: str, second: str) -> Agreement | None:
 
 def _opening(text: str) -> str:
     end = _SENTENCE_END.search(text)
-    return text[: end.start()] if end is not None else text
+    return (text[: end.start()] if end is not None else text)[:_OPENING_CHARS_MAX]
+
+
+def _guarded(first: str, second: str) -> Guard | None:
+    """What the questions' guards say of two opening sentences that make the same statement: a difference in
+    what a statement is about. Their other guards are about how something is asked."""
+    if _dice(_said(first.casefold()).words, _said(second.casefold()).words) < OPENING_ALIKE:
+        return None
+    guard = compare(*(read_question(_ADDRESS.sub("", opening)) for opening in (first, second))).guard
+    return guard if guard in _OF_STATEMENTS else None
 
 
 def _short(first: _Said, second: _Said) -> Agreement:
@@ -245,10 +283,10 @@ def _short(first: _Said, second: _Said) -> Agreement:
     return Agreement(verdict=Verdict.UNSURE, reason="short")
 
 
-def _overlapping(first: str, second: str) -> Agreement:
+def _overlapping(first: str, second: str, *, doubted: bool) -> Agreement:
     said = _said(first), _said(second)
     overlap = _dice(said[0].words, said[1].words)
-    if overlap >= OVERLAP_SAME and said[0].figures == said[1].figures:
+    if overlap >= OVERLAP_SAME and said[0].figures == said[1].figures and not doubted:
         return Agreement(verdict=Verdict.AGREE, reason="overlap")
     if overlap < OVERLAP_NONE:
         return Agreement(verdict=Verdict.DISAGREE, reason="topic")

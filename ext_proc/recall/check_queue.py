@@ -4,6 +4,7 @@ asked."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
@@ -17,6 +18,8 @@ T = TypeVar("T")
 WORKERS: Final = 4
 """Checks at once; the client's own bound."""
 TRIES_MAX: Final = 4
+CLOSE_S: Final = 2.0
+"""An engine's answer to a short question; the rest of a process's drain is for those who wait."""
 AGAIN_S: Final = 15.0
 """Before the second try; then twice as long each time: the fourth is 105 s after the first."""
 
@@ -33,6 +36,9 @@ class CheckQueue(Generic[T]):
         self._ready: deque[tuple[T, int]] = deque()
         self._later: deque[tuple[asyncio.TimerHandle, tuple[T, int]]] = deque()
         self._came = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._under_way = 0
         self._dropped = counter(names.EFFECTS_DROPPED, "Effects a full queue dropped", ["effect"])
 
     def __len__(self) -> int:
@@ -42,9 +48,13 @@ class CheckQueue(Generic[T]):
     def put(self, item: T) -> T | None:
         """Returns what had to go for it, counted: the oldest, because the newest tells how things are now."""
         dropped = self._make_room()
-        self._ready.append((item, 1))
-        self._came.set()
+        self._now((item, 1))
         return dropped
+
+    def _now(self, entry: tuple[T, int]) -> None:
+        self._ready.append(entry)
+        self._idle.clear()
+        self._came.set()
 
     def _make_room(self) -> T | None:
         if len(self) < self._most:
@@ -71,6 +81,7 @@ class CheckQueue(Generic[T]):
     async def _work(self, check: Callable[[T], Awaitable[None]], given_up: Callable[[T, str], None]) -> None:
         while True:
             item, tries = await self._next()
+            self._under_way += 1
             try:
                 await check(item)
             except CouldNotAsk as error:
@@ -81,6 +92,10 @@ class CheckQueue(Generic[T]):
             except Exception as error:  # noqa: BLE001  # one check that fails unforeseen must not end all others
                 self._log.error("recall.check_failed", effect=self._effect, kind=type(error).__name__)
                 given_up(item, "failed")
+            finally:
+                self._under_way -= 1
+                if not self._under_way and not self._ready:
+                    self._idle.set()
 
     async def _next(self) -> tuple[T, int]:
         while not self._ready:
@@ -93,18 +108,25 @@ class CheckQueue(Generic[T]):
 
         def due() -> None:
             self._later.remove(waiting)
-            self._ready.append(entry)
-            self._came.set()
+            self._now(entry)
 
         delay_s = self._again_s * 2 ** (tries - 1)
         waiting = (asyncio.get_running_loop().call_later(delay_s, due), entry)
         self._later.append(waiting)
 
-    def close(self) -> int:
-        """Forget what waits; returns how many."""
-        left = len(self)
+    async def idle(self) -> None:
+        """Until nothing waits to be checked now, and nothing is under way."""
+        await self._idle.wait()
+
+    async def close(self, run: asyncio.Task[None]) -> None:
+        """Forget what waits; end ``run``, but give what is under way, and paid for, CLOSE_S to be learnt
+        from."""
         for timer, _ in self._later:
             timer.cancel()
         self._later.clear()
         self._ready.clear()
-        return left
+        if self._under_way:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), CLOSE_S)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)

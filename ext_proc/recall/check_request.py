@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from ext_proc.recall.operator_paths import CHAT, COMPLETIONS
-from gateway.openai.answers import read_json
+from gateway.openai.answers import read_json, write_json
 
 _LEFT_OUT: Final = frozenset(
     {
@@ -40,7 +38,9 @@ def check_request(served: bytes) -> CheckRequest | None:
         return None
     messages, prompt = document.get("messages"), document.get("prompt")
     kept = {name: value for name, value in document.items() if name not in _LEFT_OUT}
-    body = orjson.dumps({**kept, "stream": False})
+    body = write_json({**kept, "stream": False})
+    if body is None:
+        return None
     if isinstance(messages, list):
         return CheckRequest(path=CHAT, body=body, question=_last_text(messages))
     if isinstance(prompt, str):

@@ -101,9 +101,7 @@ class Judge:
                     await asyncio.wait_for(self._stop.wait(), SAVE_S)
                 self._save()
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._queue.close()
+            await self._queue.close(work)
             self._save()
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ Not for several threads at once: ext_proc/recall/index.py holds its lock.
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ _EXPANSION_SEARCH: Final = 64
 _FIRST_ROWS: Final = 4
 """Most partitions are one user's and hold a handful."""
 
-Vector = NDArray[np.float32]
+Vector = NDArray[np.floating[Any]]
+"""Of length 1; kept as 16-bit floats."""
 
 
 class Row(NamedTuple):
@@ -51,10 +53,8 @@ class Match(NamedTuple):
 def search_module() -> Any:
     """usearch; 0.1 s and 30 MB the first time. onnxruntime first, always: to load it in a process that
     has loaded usearch ends with a segmentation fault (usearch 2.26.6, onnxruntime 1.31.1)."""
-    import onnxruntime  # noqa: F401
-    import usearch.index
-
-    return usearch.index
+    import_module("inference.embedders.onnx_model")
+    return import_module("usearch.index")
 
 
 class PartitionRows:

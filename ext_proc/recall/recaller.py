@@ -46,7 +46,7 @@ FINDS_MAX: Final = 64
 REMEMBERS_MAX: Final = 256
 """At a time; each is half a millisecond of one thread."""
 QUESTIONS_READ_MAX: Final = 4096
-"""Stored questions whose features are kept, as popular ones are compared again and again: some 20 MB."""
+"""Stored questions whose features are kept, as popular ones are compared again and again: 10 MB."""
 THREADS: Final = 2
 """That search and compare; more would only wait for each other."""
 

@@ -24,7 +24,7 @@ class RecallSettings:
     models_dir: Path = setting("MODELS_DIR", "directory for the embedder's prepared model")
     embedder: str = setting(
         "EMBEDDER",
-        "minilm, the path of an .onnx file (tokenizer.json beside it), or an http(s) URL before /v1/embeddings",
+        "minilm, the path of an .onnx file (with tokenizer.json), or an http(s) URL before /v1/embeddings",
         default="minilm",
     )
     embedder_model: str = setting("EMBEDDER_MODEL", "name of the model at an http(s) URL", default="")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -54,6 +54,8 @@ BUCKETS_MAX: Final = 10_000
 SLO_MIN: Final = 0.0001
 """A stricter SLO is held to be this one: 30,000 right answers prove it, and nobody waits for more."""
 SLO_MAX: Final = 0.5
+ANY_SLO: Final = 0.0
+"""Of a bucket that was found to be off, and for which nobody has asked yet."""
 DOUBT: Final = 0.5
 """Weight of wrong samples from which on a bucket is in doubt."""
 DOUBT_TIMES: Final = 5.0
@@ -152,6 +154,8 @@ class Truth:
     def __init__(self, *, buckets_max: int = BUCKETS_MAX) -> None:
         """Nothing known."""
         self._buckets: dict[tuple[str, float], _Bucket] = {}
+        self._used: dict[tuple[str, float], None] = {}
+        """The same keys, the longest unused first."""
         self._max = buckets_max
 
     def __len__(self) -> int:
@@ -159,21 +163,23 @@ class Truth:
         return len(self._buckets)
 
     def state(self, bucket: str, slo: float) -> State:
-        """What a look-up has to know, in a microsecond; as of the last ``tick``."""
-        slo = _within(slo)
-        known = self._buckets.get((bucket, slo))
-        return known.state if known is not None else _first_state(slo)
+        """What a look-up has to know, in microseconds; as of the last ``tick``. From any thread."""
+        known = self._known(bucket, _within(slo))
+        return known.state if known is not None else _first_state(_within(slo))
+
+    def _known(self, bucket: str, slo: float) -> _Bucket | None:
+        return self._buckets.get((bucket, slo)) or self._buckets.get((bucket, ANY_SLO))
 
     def standing(self, bucket: str, slo: float) -> Standing:
         """For people."""
         slo = _within(slo)
-        known = self._buckets.get((bucket, slo))
+        known = self._known(bucket, slo)
         return (known or _Bucket(bucket=bucket, slo=slo, state=_first_state(slo))).standing()
 
     def standings(self) -> Iterator[tuple[str, float, Standing]]:
         """Every bucket known, with its SLO."""
-        for bucket in self._buckets.values():
-            yield bucket.bucket, bucket.slo, bucket.standing()
+        for key in self._used:
+            yield *key, self._buckets[key].standing()
 
     def states(self) -> Iterator[State]:
         """Of every bucket known."""
@@ -181,7 +187,7 @@ class Truth:
 
     def share(self, bucket: str, slo: float, usual: float) -> float:
         """Of the bucket's hits, the share to verify: none when OFF, all in PROBATION, DOUBT_TIMES the
-        ``usual`` while a wrong answer is remembered."""
+        ``usual`` while a wrong answer is remembered. From any thread."""
         slo = _within(slo)
         match self.state(bucket, slo):
             case State.OFF:
@@ -189,18 +195,20 @@ class Truth:
             case State.PROBATION:
                 return 1.0
             case State.ON:
-                known = self._buckets.get((bucket, slo))
+                known = self._known(bucket, slo)
                 in_doubt = known is not None and known.wrong >= DOUBT
                 return min(1.0, usual * DOUBT_TIMES) if in_doubt else usual
 
     def observe(self, bucket: str, slo: float, *, agreed: bool, now: UnixMillis) -> Change | None:
         """A verified sample. One that comes when the bucket is OFF was drawn before, and says nothing new."""
         slo = _within(slo)
-        known = self._buckets.pop((bucket, slo), None)
+        known = self._known(bucket, slo)
         if known is None:
             known = _Bucket(bucket=bucket, slo=slo, state=_first_state(slo))
-        self._buckets[bucket, slo] = known  # the last of all: others are older
-        self._bound_number()
+        elif known.slo == ANY_SLO:
+            known = replace(known, slo=slo)
+        self._keep(known)
+        self._forget(bucket, ANY_SLO)
         if known.state is State.OFF:
             return None
         known.sampled(agreed)
@@ -213,12 +221,18 @@ class Truth:
         changes = []
         for known in self._buckets.values():
             if known.state is State.OFF:
-                known.until = UnixMillis(
-                    min(known.until, now + PAUSE_MAX)
-                )  # the clock may have been set back
+                # The clock may have been set back.
+                known.until = UnixMillis(min(known.until, now + PAUSE_MAX))
                 change = self._moved(known, State.PROBATION if now >= known.until else State.OFF, now)
                 changes += [change] if change is not None else []
         return tuple(changes)
+
+    def adopt(self, bucket: str, now: UnixMillis) -> None:
+        """Somebody else has switched ``bucket`` off: a life of this process that was forgotten, or an
+        operator. It has its pause and its probation, under the SLO of the first that asks for it."""
+        known = _Bucket(bucket=bucket, slo=ANY_SLO)
+        known.enter(State.OFF, now)
+        self._keep(known)
 
     def closed(self) -> frozenset[str]:
         """Buckets that must not answer, under whatever SLO."""
@@ -232,15 +246,24 @@ class Truth:
         known.enter(state, now)
         return Change(bucket=known.bucket, slo=known.slo, before=before, standing=known.standing())
 
-    def _bound_number(self) -> None:
+    def _keep(self, known: _Bucket) -> None:
+        key = known.bucket, known.slo
+        self._used.pop(key, None)
+        self._used[key] = None
+        self._buckets[key] = known
         if len(self._buckets) > self._max:
             # One that is closed would come back open: forgotten only when there is no other.
-            kept = (key for key, known in self._buckets.items() if known.state is State.ON)
-            del self._buckets[next(kept, next(iter(self._buckets)))]
+            kept = (other for other in self._used if self._buckets[other].state is State.ON and other != key)
+            self._forget(*next(kept, next(iter(self._used))))
+
+    def _forget(self, bucket: str, slo: float) -> None:
+        self._used.pop((bucket, slo), None)
+        self._buckets.pop((bucket, slo), None)
 
     def to_json(self) -> bytes:
         """For ``from_json``."""
-        rows = [[getattr(known, field.name) for field in fields(known)] for known in self._buckets.values()]
+        kept = [self._buckets[key] for key in self._used]
+        rows = [[getattr(known, field.name) for field in fields(known)] for known in kept]
         return orjson.dumps({"version": VERSION, "buckets": rows})
 
     @classmethod
@@ -254,8 +277,7 @@ class Truth:
             raise ValueError("buckets: not a list, or too many")
         truth = cls(buckets_max=buckets_max)
         for row in rows:
-            known = _read_bucket(row)
-            truth._buckets[known.bucket, known.slo] = known
+            truth._keep(_read_bucket(row))
         return truth
 
 
@@ -275,7 +297,7 @@ def _read_bucket(row: Any) -> _Bucket:
         if type(value) is not kind:
             raise ValueError("bucket: a value of another kind")
     name, slo, state, right, wrong, samples, pause, until = row
-    if slo != _within(slo) or not PAUSE <= pause <= PAUSE_MAX or min(samples, until) < 0:
+    if (slo != ANY_SLO and slo != _within(slo)) or not PAUSE <= pause <= PAUSE_MAX or min(samples, until) < 0:
         raise ValueError("bucket: a number out of its range")
     if not (0 <= right < math.inf and 0 <= wrong < math.inf):
         raise ValueError("bucket: a number out of its range")

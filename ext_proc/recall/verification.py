@@ -37,10 +37,12 @@ SAVE_TICKS: Final = 12
 
 Switch = Callable[[str, bool], Awaitable[None]]
 """``(bucket, off)``: CacheStore.switch_off or switch_on. Raises CacheUnavailable."""
+SwitchedOff = Callable[[], Awaitable[frozenset[str]]]
+"""CacheStore.switched_off. Raises CacheUnavailable."""
 Bar = Callable[[OrgId, str, str], Awaitable[None]]
 """``(org, asked, entry)``: CacheStore.bar. Raises CacheUnavailable."""
 Tell = Callable[[OrgId, str, Mapping[str, str]], None]
-"""``(org, kind, context)`` of an event: ``cache.wrong_hit`` or ``cache.bucket_<state>``; codes and numbers."""
+"""``(org, kind, context)`` of an event (``cache.wrong_hit``, ``cache.bucket_<state>``): codes and numbers."""
 
 
 class Verification:
@@ -53,6 +55,7 @@ class Verification:
         log: EventLog,
         *,
         switch: Switch,
+        switched_off: SwitchedOff,
         bar: Bar,
         tell: Tell,
         judge: Verifier | None = None,
@@ -66,10 +69,12 @@ class Verification:
         self.truth: Final = load_state(file, Truth.from_json, Truth, log)
         self._client, self._judge = client, judge
         self._clock, self._log = clock, log
-        self._switch, self._bar, self._tell = switch, bar, tell
+        self._switch, self._switched_off = switch, switched_off
+        self._bar, self._tell = bar, tell
         self._file, self._tick_s = file, tick_s
         self._queue: CheckQueue[Served] = CheckQueue("verify", queue_max, log, again_s=again_s)
-        self._told: frozenset[str] = frozenset()
+        self._told: frozenset[str] | None = None
+        """Buckets that the store knows to be closed; None: not asked yet."""
         self._telling = asyncio.Lock()
         self._changed = False
         self._stop = asyncio.Event()
@@ -85,7 +90,7 @@ class Verification:
             self._queue.put(served)
 
     async def run(self) -> None:
-        """Until ``close``. What was known to be closed is told to the store first."""
+        """Until ``close``. What the store and the file know to be closed is brought together first."""
         work = asyncio.create_task(self._queue.run(self._check, self._given_up))
         try:
             ticks = 0
@@ -97,9 +102,7 @@ class Verification:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._tick_s)
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._queue.close()
+            await self._queue.close(work)
             self._save()
 
     async def close(self) -> None:
@@ -204,11 +207,19 @@ class Verification:
     async def _tell_store(self) -> None:
         """Switch in the store what differs from what it was told; what it does not take comes again."""
         async with self._telling:
-            closed = self.truth.closed()
-            with contextlib.suppress(CacheUnavailable):  # counted by the store; the next tick tells it again
+            with contextlib.suppress(CacheUnavailable):  # the next tick tells it again
+                if self._told is None:
+                    self._told = await self._switched_off()
+                    self._adopt(self._told - self.truth.closed())
+                closed = self.truth.closed()
                 for bucket in sorted(closed ^ self._told):
                     await self._switch(bucket, bucket in closed)
                     self._told ^= {bucket}
+
+    def _adopt(self, unknown: frozenset[str]) -> None:
+        for bucket in sorted(unknown):
+            self.truth.adopt(bucket, self._clock.unix_ms())
+            self._changed = True
 
     def _save(self) -> None:
         if self._changed:

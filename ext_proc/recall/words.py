@@ -8,15 +8,13 @@ can only cost a hit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+from ext_proc.cache.policy import Profile
+from ext_proc.cache.question import Level
+from ext_proc.cache.store import Lineage
 from gateway.contract.ids import ModelName, OrgId
 from gateway.contract.units import UnixMillis
-
-if TYPE_CHECKING:
-    from ext_proc.cache.policy import Profile
-    from ext_proc.cache.question import Level
-    from ext_proc.cache.store import Lineage
 
 CANDIDATES_MAX: Final = 3
 """Of one reply. Each costs its asker a look-up in the cache store when the one before it is gone."""

@@ -17,7 +17,6 @@ from mesh.commands.options import (
     parsed,
     state_option,
 )
-from mesh.local.layout import DEFAULT_STATE
 from mesh.local.refusal import Refusal, refusal_from
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from mesh.caching.explanation import Explanation
 
 PROFILES: Final = ("strict", "verified")
-EMBEDDERS: Final = DEFAULT_STATE / "tools" / "embedders"
-"""As ``up`` has it: prepared models are of the checkout, not of a state."""
 _PURGES: Final = (
     ("--tenant", "org", "ORG", "answers of this org; alone: all of them"),
     ("--model", "model", "NAME", "answers of this model of the catalogue"),
@@ -79,6 +76,7 @@ def _add_eval(verbs: Commands) -> None:
     )
     evaluate.add_argument("--profile", choices=PROFILES, default="strict", help="as in cache.yaml (strict)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write figures and rows to FILE")
+    state_option(evaluate)
     evaluate.set_defaults(run=_eval)
 
 
@@ -141,8 +139,9 @@ def _eval(arguments: argparse.Namespace) -> int:
     pairs = read_pairs(arguments.pairs)
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise Refusal(f"no directory {arguments.json.parent}", "make it, or name another FILE")
+    models = layout(arguments).embedders
     rows = evaluated(
-        pairs, Profile(arguments.profile), file=arguments.pairs, models=EMBEDDERS, clock=SystemClock()
+        pairs, Profile(arguments.profile), file=arguments.pairs, models=models, clock=SystemClock()
     )
     found = document(pairs, rows)
     if arguments.json is not None:

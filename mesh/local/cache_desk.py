@@ -50,7 +50,7 @@ def counted(layout: Layout) -> bytes:
 
 def learnt(layout: Layout) -> Sequence[BucketTruth]:
     """What recall has kept of wrong hits; nothing where it has kept nothing yet. Raises Refusal, OSError."""
-    file = layout.recall / TRUTH_FILE
+    file = layout.learnt / TRUTH_FILE
     try:
         return truth_of(file.read_bytes())
     except FileNotFoundError:

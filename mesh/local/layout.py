@@ -52,8 +52,18 @@ class Layout:
 
     @property
     def recall(self) -> Path:
-        """What the recall process keeps: stored questions, and what it has learnt of wrong hits."""
+        """The table of stored questions."""
         return self.state / "recall"
+
+    @property
+    def learnt(self) -> Path:
+        """What the recall process has learnt of wrong hits."""
+        return self.state / "learnt"
+
+    @property
+    def embedders(self) -> Path:
+        """The embedder's prepared model; made when a rule of cache.yaml wants it."""
+        return self.state / "embedders"
 
     @property
     def policy(self) -> Path:

@@ -115,6 +115,7 @@ def _filters(region: Region) -> list[Part]:
                     ledger_url=f"unix://{at.socket('ledger')}",
                     cache_url=f"unix://{at.socket('cache')}",
                     spool_dir=at.state / "spool",
+                    recall_socket=at.socket("recall"),
                 ),
                 probe=GrpcHealth(socket=proc),
                 after=("valkey-ledger", "valkey-cache"),
@@ -160,6 +161,28 @@ def _services(region: Region) -> list[Part]:
             stop_s=STOP_DRAIN_S,
         ),
     ]
+
+
+def _recall(region: Region) -> Part:
+    """No gate: the gateway answers without it, as it does while it loads its embedder."""
+    at = region.layout
+    return Part(
+        name="recall",
+        command=_python("ext_proc.recall.main"),
+        env=_python_env(
+            region,
+            listen=at.socket("recall"),
+            policy_dir=at.policy,
+            secrets_dir=at.secrets,
+            cache_url=f"unix://{at.socket('cache')}",
+            table_url=at.recall,
+            models_dir=at.embedders,
+        ),
+        probe=GrpcHealth(socket=at.socket("recall")),
+        after=("valkey-cache",),
+        stop_s=STOP_DRAIN_S,
+        gate=False,
+    )
 
 
 def _engines(region: Region) -> list[Part]:
@@ -220,7 +243,8 @@ def parts_of(region: Region) -> list[Part]:
     """Every process of the region. Envoy waits for the filters, never for the engine: the gateway
     answers 503 with Retry-After while that loads."""
     before = [*_stores(region), *_filters(region), *_services(region)]
-    return [*before, _envoy(region, [part.name for part in before]), *_engines(region)]
+    envoy = _envoy(region, [part.name for part in before])
+    return [*before, envoy, _recall(region), *_engines(region)]
 
 
 def endpoints_of(region: Region) -> Mapping[str, list[Endpoint]]:

@@ -184,13 +184,18 @@ async def _fetched(store: CacheStore, org: OrgId, entry: str, asked: str) -> byt
     return body_of(await store.fetch(org, entry, asked=asked))
 
 
-def test_all_answer_alike(valkey: StoreProcess) -> None:
+def run_machine(url: str, *, examples: int, steps: int) -> None:
+    """Raises what hypothesis raises for a run in which they differ."""
     run_state_machine_as_test(
-        type("OnValkey", (Machine,), {"url": valkey.url}),
+        type("OnValkey", (Machine,), {"url": url}),
         settings=settings(
-            max_examples=50,
-            stateful_step_count=40,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_all_answer_alike(valkey: StoreProcess) -> None:
+    run_machine(valkey.url, examples=50, steps=40)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ext_proc.cache.entry import LINEAGE_BYTES_MAX
 from ext_proc.cache.store import (
     BAR_SECONDS,
     BARS_MAX,
@@ -14,6 +15,7 @@ from ext_proc.cache.store import (
     CacheStore,
     HitKind,
     Keys,
+    Lineage,
     PurgeRule,
 )
 from gateway.contract.clock import ManualClock
@@ -150,6 +152,8 @@ async def test_size_and_time_are_bounded(store: CacheStore) -> None:
     assert not await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=0)
     assert not await store.put(ACME, KEYS, epoch, ANSWER, ttl_seconds=TTL_SECONDS_MAX + 1)
     assert not await store.put(ACME, KEYS, "e", ANSWER, ttl_seconds=60)
+    untold = replace(ANSWER, lineage=Lineage(tags=("x" * LINEAGE_BYTES_MAX,)))
+    assert not await store.put(ACME, KEYS, epoch, untold, ttl_seconds=60)
     assert await body(store) is None
     assert await store.put(ACME, KEYS, epoch, largest, ttl_seconds=TTL_SECONDS_MAX)
     assert await body(store) == largest.body
@@ -243,6 +247,7 @@ async def test_more_bars_than_are_kept_bar_everything(store: CacheStore) -> None
         await store.bar(ACME, ASKED, f"{number:064x}")
         await store.bar(ACME, f"{number:064x}", KEY)
         await store.bar(ACME, ASKED, f"{0:064x}")  # said again: counts once
+        await store.bar(ACME, f"{0:064x}", KEY)
     assert await body(store, LIKE) == ANSWER.body
     await store.bar(ACME, ASKED, f"{BARS_MAX:064x}")
     assert await body(store, LIKE) is None

@@ -62,6 +62,13 @@ async def test_a_flight_that_landed_without_an_answer_sends_its_followers_on(
         assert [body_of(found) for found in await asyncio.gather(*following)] == [None] * 20
 
 
+async def test_an_answer_that_is_not_stored_ends_its_flight(pair: tuple[CacheStore, Flights]) -> None:
+    store, flights = pair
+    assert await flights.join(ACME, KEY)
+    assert not await store.put(ACME, KEYS, (await store.get(ACME, KEYS)).epoch, ANSWER, ttl_seconds=0)
+    assert await flights.join(ACME, KEY)
+
+
 async def test_nobody_waits_longer_than_he_says_and_sees_what_is_there_then(
     pair: tuple[CacheStore, Flights],
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -213,6 +214,52 @@ async def test_others_obey_within_the_time_that_is_said(another: Another, clock:
     clock.advance_ms(int(SEEN_S * 1000) + 1)
     assert await body(worker, LIKE) is None
     assert await body(worker) == ANSWER.body
+
+
+async def test_an_org_out_of_sight_is_not_served_from_memory(another: Another, clock: ManualClock) -> None:
+    admin, worker = another(), LocalStore(another(), clock)
+    await put(worker)
+    await worker.get(ACME, KEYS)
+    clock.advance_ms(int(SEEN_S * 1000) + 1)
+    await worker.get(OTHER, KEYS)  # the purge document is fresh again, the org is not
+    await admin.purge(ACME)
+    assert worker.peek(ACME, KEYS) is None
+
+
+async def test_what_was_read_before_a_purge_is_not_seen_after_it(
+    another: Another, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = another()
+    worker = LocalStore(under, clock)
+    await put(worker)
+    await worker.get(ACME, KEYS)
+    read, go, call = asyncio.Event(), asyncio.Event(), under._reading.call
+
+    async def slow(*command: Any) -> Any:
+        found = await call(*command)
+        read.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(under._reading, "call", slow)
+    reading = asyncio.create_task(under.get(ACME, Keys(exact=THIRD)))
+    await read.wait()
+    clock.advance_ms(1)
+    await worker.purge(ACME)
+    go.set()
+    await reading
+    assert worker.peek(ACME, KEYS) is None
+    assert await body(worker) is None
+
+
+async def test_a_barred_alias_is_gone_and_not_only_hidden(
+    on_valkey: RedisStore, raw: redis.asyncio.Redis
+) -> None:
+    await put(on_valkey)
+    await _barred(on_valkey)
+    await put(on_valkey, answer=LATER)
+    assert await raw.delete(f"tgc:{{acme}}:{ASKED}:no") == 1
+    assert await body(on_valkey, Keys(exact=ASKED)) is None
 
 
 async def test_a_purge_document_of_yesterday_costs_everything_and_brings_nothing_back(

@@ -20,7 +20,7 @@ from tests.harness.gateway import ROOT, free_ports, until
 
 PARTS = {
     *("valkey-ledger", "valkey-cache", "ext-authz-0", "ext-authz-1", "ext-proc-0", "ext-proc-1"),
-    *("bookkeeper", "api", "envoy", "engine", "pods"),
+    *("bookkeeper", "api", "envoy", "engine", "recall", "pods"),
 }
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 4}
 

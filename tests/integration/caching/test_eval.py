@@ -24,6 +24,15 @@ PAIRS = (
 )
 
 
+@pytest.fixture
+def state(tmp_path: Path) -> list[str]:
+    """Options for a state directory with the checkout's prepared model."""
+    (tmp_path / "state").mkdir()
+    EMBEDDERS.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "state" / "embedders").symlink_to(EMBEDDERS)
+    return ["--state", str(tmp_path / "state")]
+
+
 def written(directory: Path, *rows: object) -> Path:
     file = directory / "pairs.jsonl"
     file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -32,11 +41,10 @@ def written(directory: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize("profile", cache.PROFILES)
 def test_the_file_has_the_figures_and_the_tables_say_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], profile: str
+    tmp_path: Path, state: list[str], state: list[str], capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
-    assert cache.EMBEDDERS == EMBEDDERS, "prepared once for tests and commands"
     words = ["--pairs", str(written(tmp_path, *PAIRS)), "--profile", profile]
-    assert main(["cache", "eval", *words, "--json", str(tmp_path / "out.json")]) == 0
+    assert main(["cache", "eval", *state, *words, "--json", str(tmp_path / "out.json")]) == 0
     found = json.loads((tmp_path / "out.json").read_text())
     counts = {name: found[name] for name in ("pairs", "should_hit", "hits", "should_miss", "false_hits")}
     assert counts == {"pairs": 6, "should_hit": 3, "hits": 3, "should_miss": 3, "false_hits": 0}
@@ -55,17 +63,17 @@ def test_the_file_has_the_figures_and_the_tables_say_the_same(
 
 
 def test_a_pair_that_no_request_can_have_is_told_with_its_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, state: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = {"messages_a": [{"role": "nobody", "content": "x"}], "messages_b": [QUESTION], "y": 0}
-    assert main(["cache", "eval", "--pairs", str(written(tmp_path, PAIRS[0], bad))]) == 1
+    assert main(["cache", "eval", *state, "--pairs", str(written(tmp_path, PAIRS[0], bad))]) == 1
     line = capsys.readouterr().err
     assert "pairs.jsonl: line 2: Invalid value" in line and line.count("\n") == 1
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, state: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--pairs", str(written(tmp_path, *PAIRS)), "--json", str(tmp_path / "none" / "out.json")]
-    assert main(["cache", "eval", *words]) == 1
+    assert main(["cache", "eval", *state, *words]) == 1
     assert capsys.readouterr().err.startswith(f"tidegate: no directory {tmp_path}")

@@ -4,6 +4,7 @@ other, since nothing may be shared but the admission record."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import signal
 import tempfile
@@ -271,3 +272,34 @@ async def test_a_killed_tap_leaves_the_hold_to_the_sweep_and_a_stopped_one_settl
     assert after[1] > held
     await site.ledger.void(ACME, HoldId("r-end-0"), reason="test")
     assert await site.counts() == (used + 18, held)
+
+
+async def test_a_changed_cache_policy_is_in_force_without_a_restart(site: Site) -> None:
+    file, numbers = site.directory / "cache.yaml", itertools.count()
+
+    async def looked_up() -> bool:
+        """Whether a sampled request was: by the policy without a file none is."""
+        name = f"r-policy-{next(numbers)}"
+        decision = await admit(site.first, name, temperature=1)
+        await site.ledger.void(ACME, HoldId(name), reason="test")
+        written = decision.dynamic_metadata.fields["tidegate.admit"].struct_value.fields
+        return bool(written["cache"].string_value == CacheStatus.MISS.value)
+
+    async def bypassed() -> bool:
+        return not await looked_up()
+
+    assert await bypassed()
+    try:
+        file.write_text("version: 1\nrules: [{name: every, mode: all}]\n")
+        await until(looked_up)
+        file.write_text("version: 2\nrules: [{name: every, mode: most}]\n")
+        await until(lambda: refused(site))
+        await until(looked_up)
+    finally:
+        file.unlink()
+    await until(bypassed)
+
+
+async def refused(site: Site) -> bool:
+    """Whether a worker has told that it does not take cache.yaml."""
+    return "cache.yaml:2: rules[0].mode: 'most' is not allowed" in site.first.log()

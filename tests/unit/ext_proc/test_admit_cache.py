@@ -42,7 +42,8 @@ def looked_up(machine: Admit, stored: bytes | None, *, age_s: int = 7) -> tuple[
     effects = machine.receive(CacheAnswered(lookup=lookup, at_ms=NOW))
     if none(JoinFlight, effects):
         return effects
-    return machine.receive(FlightJoined(leads=True, at_ms=NOW))
+    machine.receive(FlightJoined(leads=True, at_ms=NOW))
+    return machine.receive(CacheAnswered(lookup=lookup, at_ms=NOW))
 
 
 def asking(cache_control: str = "", **changed: Any) -> tuple[Admit, tuple[Effect, ...]]:

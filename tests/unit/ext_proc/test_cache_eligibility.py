@@ -94,6 +94,7 @@ def test_what_asks_for_one_and_the_same_answer() -> None:
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look"}}}, "forced_tool"),
         ({"messages": says("What is the weather like in Oslo?")}, "freshness"),
         ({"messages": says("Cancel my order")}, "action"),
+        ({"messages": says("cancel order"), "tools": [TOOL]}, "action"),
         ({"endpoint": Endpoint.COMPLETIONS, "model": "chat", "prompt": "a", "temperature": 0}, "not_chat"),
     ],
 )
@@ -109,6 +110,10 @@ def test_what_rule_and_client_keep_to_identical_requests() -> None:
 def test_a_rule_can_let_the_present_and_actions_in() -> None:
     assert judged(replace(RULE, freshness=True), messages=says("What is the latest version?")).similar
     assert judged(replace(RULE, actions=True), messages=says("Cancel my order")).similar
+
+
+def test_what_people_type_into_a_search_box_is_a_question() -> None:
+    assert judged(messages=says("cancel order")).similar
 
 
 def test_one_part_of_text_is_a_text() -> None:

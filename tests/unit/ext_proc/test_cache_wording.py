@@ -36,6 +36,9 @@ ANY_TIME = [
     "How does the knowledge base work?",
     "Can I return shoes within 30 days?",
     "Where do you live?",
+    "How do I change my last name?",
+    "Why did my soufflé collapse?",
+    "I forgot my pill. What now?",
 ]
 ORDERS = [
     "Cancel my order",
@@ -57,6 +60,10 @@ ORDERS = [
     "Turn on the lights",
     "Help me write an essay",
     "ok now unsubscribe me",
+    "please cancel order",
+    "Pay invoice 4711",
+    "Create an account for Ann",
+    "It is broken, send me another",
 ]
 QUESTIONS = [
     "How do I cancel my order?",
@@ -75,6 +82,11 @@ QUESTIONS = [
     "Do I need to book a table?",
     "Tell me about the return policy",
     "List the opening hours",
+    "reset voicemail pin",
+    "cancel order",
+    "install pip ubuntu",
+    "connect to office wi-fi",
+    "Can I, as a guest, order without an account?",
     "",
     "?!",
 ]
@@ -100,6 +112,11 @@ def test_orders(text: str) -> None:
 @pytest.mark.parametrize("text", QUESTIONS)
 def test_questions_are_no_orders(text: str) -> None:
     assert not asks_for_action(text)
+
+
+def test_a_model_with_tools_carries_out_the_barest_order() -> None:
+    assert asks_for_action("cancel order", able=True)
+    assert not asks_for_action("How do I cancel my order?", able=True)
 
 
 def test_phrases_are_whole_words_and_the_longest_is_found() -> None:

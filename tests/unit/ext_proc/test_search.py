@@ -40,6 +40,7 @@ from ext_proc.vocabulary import (
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
 from gateway.contract.units import MicroUsd, UnixMillis
+from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import GONE, NOW, RULES, body, granted, headers, none, only, shown_error
 from tests.unit.ext_proc.engine_answers import completion
 from tests.unit.ext_proc.test_admit import written
@@ -56,10 +57,12 @@ def rules(**rule: Any) -> AdmitRules:
 
 
 def answer(age_s: int = 7) -> CachedAnswer:
-    return CachedAnswer(body=completion(), stored_at=UnixMillis(NOW - age_s * 1000), entry=ENTRY)
+    return CachedAnswer(
+        body=write_stored(completion()), stored_at=UnixMillis(NOW - age_s * 1000), entry=ENTRY
+    )
 
 
-def asking(by: AdmitRules, *, fields: dict[str, Any] = QUESTION, **sent: str) -> tuple[Admit, Effects]:
+def asking(by: AdmitRules, *, fields: dict[str, Any] = QUESTION, **sent: Any) -> tuple[Admit, Effects]:
     machine = Admit(by)
     machine.receive(headers(**sent))
     return machine, machine.receive(body(**fields))
@@ -84,7 +87,9 @@ def recall_says(machine: Admit, *, found: bool, reason: str = "guard.negation") 
 
 
 def flight(machine: Admit, *, leads: bool) -> Effects:
-    return machine.receive(FlightJoined(leads=leads, at_ms=NOW))
+    """Who leads looks once more, in vain."""
+    effects = machine.receive(FlightJoined(leads=leads, at_ms=NOW))
+    return effects if none(AskCache, effects) else keys_say(machine)
 
 
 def lands(machine: Admit, *, found: bool) -> Effects:
@@ -176,6 +181,16 @@ def test_who_follows_waits_and_is_answered() -> None:
     assert only(TakeTime, effects).at_most == 2.0
     assert only(AwaitLanding, effects).at_most == 1.0
     assert only(ReplyNow, lands(machine, found=True)).status == 200
+
+
+def test_who_leads_a_moment_too_late_finds_the_answer_of_the_one_before() -> None:
+    machine, asked = asking(RULES)
+    keys_say(machine)
+    effects = machine.receive(FlightJoined(leads=True, at_ms=NOW))
+    assert only(AskCache, effects).keys == only(AskCache, asked).keys
+    effects = keys_say(machine, HitKind.EXACT)
+    assert only(ReplyNow, effects).status == 200
+    assert not none(Land, effects)
 
 
 def test_who_has_waited_in_vain_asks_an_engine_and_tells_nobody() -> None:

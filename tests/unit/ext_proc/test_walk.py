@@ -24,6 +24,7 @@ from ext_proc.vocabulary import (
     TurnCame,
 )
 from gateway.contract.units import MicroUsd, Seconds
+from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import BEHIND, GONE, NOW, PATIENT, admitted, body, granted, headers
 from tests.unit.ext_proc.engine_answers import FRAME, WHOLE, completion
 from tests.unit.ext_proc.tapped import answer_headers, chunk
@@ -36,7 +37,9 @@ PRICED = replace(
 MISS = CacheAnswered(lookup=Lookup(answer=None, epoch="e"), at_ms=NOW)
 HIT = CacheAnswered(
     lookup=Lookup(
-        answer=CachedAnswer(body=completion(), stored_at=NOW, entry="e" * 64), epoch="e", kind=HitKind.EXACT
+        answer=CachedAnswer(body=write_stored(completion()), stored_at=NOW, entry="e" * 64),
+        epoch="e",
+        kind=HitKind.EXACT,
     ),
     at_ms=NOW,
 )

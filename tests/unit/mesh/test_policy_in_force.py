@@ -143,7 +143,8 @@ def test_response_headers_come_from_fields_of_the_record() -> None:
         told = [one for one in host["response_headers_to_add"] if one["header"]["key"] != MEASURED]
         assert len(told) == len(host["response_headers_to_add"]) - 1
         assert {one["header"]["key"] for one in told} == {
-            *(headers.CACHE, headers.CLAMP, headers.BUDGET_WARNING, headers.REMAINING_MICRO_USD),
+            *(headers.CACHE, headers.CACHE_REASON),
+            *(headers.CLAMP, headers.BUDGET_WARNING, headers.REMAINING_MICRO_USD),
             *(headers.RATE_LIMIT_TOKENS, headers.RATE_REMAINING_TOKENS, headers.RATE_RESET_TOKENS),
             *(headers.RATE_LIMIT_REQUESTS, headers.RATE_REMAINING_REQUESTS, headers.RATE_RESET_REQUESTS),
         }

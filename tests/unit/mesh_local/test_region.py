@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ext_authz.settings import AuthzSettings
+from ext_proc.recall.settings import RecallSettings
 from ext_proc.settings import ProcSettings
 from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
@@ -43,6 +44,7 @@ SETTINGS: list[tuple[str, type[Any]]] = [
     ("ext-authz-1", AuthzSettings),
     ("ext-proc-0", ProcSettings),
     ("ext-proc-1", ProcSettings),
+    ("recall", RecallSettings),
     ("bookkeeper", BookkeeperSettings),
     ("api", ApiSettings),
 ]
@@ -55,18 +57,23 @@ def test_a_process_gets_the_settings_it_knows_and_no_other(name: str, settings: 
     assert filled.listen == Path(f"/state/run/{name}.sock")
 
 
-def test_envoy_waits_for_the_filters_and_never_for_the_engine() -> None:
+def test_envoy_waits_for_the_filters_and_never_for_what_it_can_do_without() -> None:
     parts = named(SglangEngine())
-    assert set(parts["envoy"].after) == set(parts) - {"envoy", "engine"}
+    assert set(parts["envoy"].after) == set(parts) - {"envoy", "engine", "recall"}
     assert parts["engine"].after == ()
-    assert not parts["engine"].gate
-    assert all(part.gate for part in parts.values() if part.name != "engine")
+    assert {part.name for part in parts.values() if not part.gate} == {"engine", "recall"}
 
 
 def test_the_order_has_no_circle_and_stores_come_first() -> None:
     levels = checked_order(parts_of(region(TwinEngine())))
     assert {"valkey-ledger", "valkey-cache", "engine"} <= set(levels[0])
     assert levels[-1] == ["envoy"]
+
+
+def test_workers_ask_recall_where_it_listens() -> None:
+    parts = named(TwinEngine())
+    for name in ("ext-proc-0", "ext-proc-1"):
+        assert parts[name].env["TIDEGATE_RECALL_SOCKET"] == parts["recall"].env["TIDEGATE_LISTEN"]
 
 
 def test_the_ledger_never_evicts_and_the_cache_never_persists() -> None:

@@ -47,6 +47,8 @@ OTHER = (
         (LONG, REWORDED.replace("30 days", "14 days"), "disagree", "number"),
         (LONG, REWORDED.replace("can be", "can not be"), "disagree", "negation"),
         (LONG, REWORDED.replace("a week", "8 days"), "unsure", "mixed"),
+        (LONG, REWORDED.replace("unused", "used"), "disagree", "prefix"),
+        (LONG, REWORDED.replace("item can", "item from Sweden can"), "unsure", "mixed"),
         ("Yes. " + LONG, "No. " + LONG, "disagree", "polarity"),
     ],
 )
@@ -93,6 +95,13 @@ def test_only_the_beginning_is_read() -> None:
     deep = "[" * 100_000
     found = agreement(Answer(text=deep + "1"), Answer(text="[" + deep))
     assert found.verdict is Verdict.AGREE  # neither is JSON, and the parts that are read are equal
+
+
+def test_deep_json_is_text() -> None:
+    deep = "[" * 400 + "]" * 400
+    found = agreement(Answer(text="", calls=(("f", deep),)), Answer(text="", calls=(("f", "[]"),)))
+    assert found.verdict is Verdict.DISAGREE
+    assert agreement(Answer(text=deep), Answer(text="[1]")).verdict is not Verdict.AGREE
 
 
 def choice(**fields: Any) -> bytes:

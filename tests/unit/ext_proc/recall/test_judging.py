@@ -1,4 +1,4 @@
-"""What the judge is shown and how its word is read; the pairs it has seen; the request that is asked again."""
+"""What the judge is shown, how its word is read, the pairs it has seen; the request that is asked again."""
 
 from __future__ import annotations
 
@@ -137,6 +137,16 @@ def test_other_forms_of_questions() -> None:
     assert text is not None and (text.path, text.question) == (COMPLETIONS, "p")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"prompt":["a"]}', b'{"input":"x"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"prompt":["a"]}',
+        b'{"messages":' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"input":"x"}',
+    ],
+)
 def test_what_is_no_completion_is_not_asked(body: bytes) -> None:
     assert check_request(body) is None

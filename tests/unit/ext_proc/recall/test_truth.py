@@ -140,6 +140,18 @@ def test_buckets_are_bounded_and_a_closed_one_is_forgotten_last() -> None:
     assert [name for name, _, _ in truth.standings()] == ["bad", "e", "f"]
 
 
+def test_one_that_was_found_off_takes_the_slo_of_the_first_that_asks() -> None:
+    truth = Truth()
+    truth.adopt(BUCKET, NOW)
+    assert truth.closed() == {BUCKET}
+    assert truth.state(BUCKET, SLO) is truth.state(BUCKET, 0.004) is State.OFF
+    truth = Truth.from_json(truth.to_json())
+    truth.tick(UnixMillis(NOW + PAUSE))
+    assert truth.observe(BUCKET, SLO, agreed=True, now=NOW) is None
+    assert truth.state(BUCKET, SLO) is State.PROBATION and truth.state(BUCKET, 0.02) is State.ON
+    assert len(truth) == 1
+
+
 def test_json_keeps_everything() -> None:
     truth = switched_off()
     truth.observe("demo/m/near/0.90", 0.02, agreed=True, now=NOW)

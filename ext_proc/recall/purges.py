@@ -1,0 +1,71 @@
+"""What the cache's store has purged and switched off, as the recall process obeys it.
+
+Nothing is served because this is late: the store refuses what is purged when an answer is fetched. A bucket
+is for the search to refuse, so that one whose state is not known counts as switched off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from ext_proc.cache.purge import ends
+from ext_proc.cache.store import CacheUnavailable, Lineage, RuleInForce
+from ext_proc.recall.table import Ends
+from gateway.contract.clock import Clock
+from gateway.contract.ids import OrgId
+
+POLL_S: Final = 0.5
+KNOWN_S: Final = 2.0
+"""A list of switched-off buckets older than this is not believed."""
+
+
+class Said(Protocol):
+    """The part of CacheStore that is asked here. Raises CacheUnavailable."""
+
+    async def rules(self) -> tuple[RuleInForce, ...]:
+        """See CacheStore."""
+
+    async def switched_off(self) -> frozenset[str]:
+        """See CacheStore."""
+
+
+class Purges:
+    """One for each process; ``run`` as a task."""
+
+    def __init__(self, store: Said, clock: Clock) -> None:
+        """Knows nothing yet: every bucket is off."""
+        self._store, self._clock = store, clock
+        self._off: frozenset[str] = frozenset()
+        self._known_until_s = float("-inf")
+        self._obeyed = 0
+
+    def is_off(self, bucket: str) -> bool:
+        """Whether ``bucket`` is switched off, itself or with its whole level, or may be; from any thread."""
+        if self._clock.monotonic_s() > self._known_until_s:
+            return True
+        return bool(self._off) and (bucket in self._off or f"{bucket.rpartition('/')[0]}/*" in self._off)
+
+    async def run(self, drop: Callable[[Ends], Awaitable[None]]) -> None:
+        """Poll until cancelled; ``drop`` forgets what a new rule speaks of."""
+        while True:
+            asked_s = self._clock.monotonic_s()
+            try:
+                self._off = await self._store.switched_off()
+                self._known_until_s = asked_s + KNOWN_S
+                await self._obey(await self._store.rules(), drop)
+            except CacheUnavailable:
+                pass  # nothing can be served without it either; is_off says so soon
+            await asyncio.sleep(POLL_S)
+
+    async def _obey(self, rules: tuple[RuleInForce, ...], drop: Callable[[Ends], Awaitable[None]]) -> None:
+        new = tuple(made for made in rules if made.number > self._obeyed)
+        if not new:
+            return
+
+        def any_ends(org: OrgId, entry: str, lineage: Lineage) -> bool:
+            return any(ends(made, org, entry, lineage) for made in new)
+
+        await drop(any_ends)
+        self._obeyed = max(made.number for made in new)
