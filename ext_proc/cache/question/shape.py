@@ -110,7 +110,7 @@ def _mine_differs(asked: Question, stored: Question) -> Guard | None:
     return None
 
 
-OWN_DEEDS: Final = frozenset({"howto", "where", "whereto"})
+OWN_DEEDS: Final = frozenset({"howto", "where", "whereto", "whattodo", "whoto"})
 """Forms of asking in which the one who asks acts, so that "the password" is "my password"."""
 
 
