@@ -199,12 +199,18 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
             found.append(Term(key, word, kind, article))
             index += length
         else:
-            found.append(_term(word, bases[index], past[index], names, acronyms, article))
+            following = sentence[index + 1] if index + 1 < len(sentence) else COMMA
+            if word in ("do", "does") and following in STOPS:
+                found.append(Term("do", word, Kind.WORD))
+            else:
+                found.append(_term(word, bases[index], past[index], names, acronyms, article))
             index += 1
         article = "a" if word in ("a", "an") and length == 0 else ""
     return found
 
 
+STOPS: Final = PREPOSITIONS | CLAUSES | {COMMA}
+"""Before these, and at the end, "do" is what is done: "what does a nurse do"."""
 MODAL_KIND: Final = Kind.MODAL
 
 
