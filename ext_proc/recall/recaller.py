@@ -16,13 +16,14 @@ import numpy as np
 
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.question import Question, compare, read_question
-from ext_proc.recall.decision import NEIGHBOURS, Decision, decide
+from ext_proc.recall.decision import NEIGHBOURS, Decision, Trust, decide
 from ext_proc.recall.index import Index
 from ext_proc.recall.partition_rows import Row
 from ext_proc.recall.pending import Embedding, PendingQuestions
 from ext_proc.recall.stored_question import StoredQuestion
 from ext_proc.recall.table import Ends
 from ext_proc.recall.table_writer import TableWriter
+from ext_proc.recall.truth import Truth
 from ext_proc.recall.words import (
     TEXT_BYTES_MAX,
     Ask,
@@ -61,15 +62,15 @@ class Recaller:
         clock: Clock,
         *,
         writer: TableWriter | None = None,
-        is_off: Callable[[str], bool] = lambda bucket: False,
-        on_near_miss: Callable[[NearMiss], None] = lambda near: None,
-        on_served: Callable[[Served], None] = lambda served: None,
+        trust: Trust | None = None,
+        on_near_miss: Callable[[NearMiss], object] = lambda near: None,
+        on_served: Callable[[Served], object] = lambda served: None,
         deadline_s: float = hop("recall").deadline / 1000,
     ) -> None:
-        """``writer``: where questions are kept on disk too. ``is_off``: whether a bucket is switched off,
-        asked from any thread; the other two hand over without waiting, from the event loop."""
+        """``writer``: where questions are kept on disk too. ``trust``: in buckets, in each
+        if None; the other two hand over without waiting, from the event loop."""
         self._embedder, self._index, self._clock, self._writer = embedder, index, clock, writer
-        self._is_off, self._on_near_miss, self._on_served = is_off, on_near_miss, on_served
+        self._trust, self._on_near_miss, self._on_served = trust or Truth(), on_near_miss, on_served
         self._deadline_s = deadline_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recall-search")
         self._embedding: dict[str, Embedding] = {}
@@ -184,7 +185,7 @@ class Recaller:
     def _decide(self, ask: Ask, question: Question, vector: Vector) -> Decision:
         now = self._clock.unix_ms()
         matches = self._index.search(ask.org, ask.partition, vector, NEIGHBOURS, now)
-        return decide(ask, matches, lambda text: compare(question, self._read(text)), self._is_off)
+        return decide(ask, matches, lambda text: compare(question, self._read(text)), self._trust)
 
     def _put(self, remember: Remember, text: str, vector: Vector) -> None:
         row = Row(entry=remember.entry, text=text.encode(), expires_at=remember.expires_at)

@@ -18,6 +18,7 @@ from ext_proc.recall import pending, recaller
 from ext_proc.recall.index import Index
 from ext_proc.recall.pending import PendingQuestions
 from ext_proc.recall.recaller import Recaller
+from ext_proc.recall.truth import State
 from ext_proc.recall.words import Ask, Forget, NearMiss, RecallUnavailable, Remember, Reply, Served
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import ModelName, OrgId
@@ -212,11 +213,15 @@ async def test_near_misses_and_drawn_hits_are_handed_over(
 async def test_a_bucket_that_is_off_is_asked_off_the_event_loop(embedder: ToyEmbedder) -> None:
     asked_in: list[str] = []
 
-    def is_off(bucket: str) -> bool:
-        asked_in.append(threading.current_thread().name)
-        return bucket.startswith("acme/chat/canonical/")
+    class Off:
+        def state(self, bucket: str, slo: float) -> State:
+            asked_in.append(threading.current_thread().name)
+            return State.OFF if bucket.startswith("acme/chat/canonical/") else State.ON
 
-    made = Recaller(embedder, Index(embedder.dimensions), ManualClock(), is_off=is_off, deadline_s=5)
+        def share(self, bucket: str, slo: float, usual: float) -> float:
+            return usual
+
+    made = Recaller(embedder, Index(embedder.dimensions), ManualClock(), trust=Off(), deadline_s=5)
     await made.find(ask())
     await made.remember(remember())
     assert (await made.find(ask(SAME, 2))).reason == "bucket_off"
