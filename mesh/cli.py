@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.config.document import PolicyError
 from gateway.config.environment import BadSetting
-from mesh.commands import budget, drill, keys, ledger, mesh, running, tools, up, usage
+from mesh.commands import budget, cache, drill, keys, ledger, mesh, running, tools, up, usage
 from mesh.commands.options import Parser
 from mesh.local.refusal import Refusal, refusal_from
 
@@ -22,6 +22,7 @@ COMMANDS: Final = (
     running.add,
     keys.add,
     budget.add,
+    cache.add,
     usage.add,
     ledger.add,
     mesh.add,

@@ -22,6 +22,10 @@ LAST_LOOK_S: Final = 0.05
 """Between two looks at a flight; each wait is twice the one before."""
 
 
+FAILURES_MAX: Final = 3
+"""Looks in a row that a store may fail: late once, in a burst, it would send all who wait to the engine."""
+
+
 class FlightPlace(Protocol):
     """Where flights are. Raises CacheUnavailable."""
 
@@ -107,13 +111,18 @@ class SharedFlights:
         return watch
 
     async def _poll(self, org: OrgId, key: str, watch: _Watch) -> None:
-        """Until the flight is over, the store does not answer, or nobody waits."""
-        wait_s = FIRST_LOOK_S
+        """Until the flight is over, the store is away, or nobody waits."""
+        wait_s, failures = FIRST_LOOK_S, 0
         try:
-            with contextlib.suppress(CacheUnavailable):
-                while await self._place.under_way(org, key):
-                    await asyncio.sleep(wait_s)
-                    wait_s = min(2 * wait_s, LAST_LOOK_S)
+            while failures < FAILURES_MAX:
+                try:
+                    if not await self._place.under_way(org, key):
+                        return
+                    failures = 0
+                except CacheUnavailable:
+                    failures += 1
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LAST_LOOK_S)
         finally:
             watch.over.set()
             self._forget(org, key, watch)

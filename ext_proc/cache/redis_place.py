@@ -12,7 +12,6 @@ misses
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 
 from ext_proc.cache.store import BAR_SECONDS, FLIGHT_MILLIS, CacheUnavailable
 from gateway.budget.redis_lane import Lane
+from gateway.budget.store_time import store_time
 from gateway.contract.ids import OrgId
 from gateway.contract.units import Millis, UnixMillis
 from gateway.path import hop
@@ -56,9 +56,11 @@ def flight_key(org: OrgId, key: str) -> str:
 
 @asynccontextmanager
 async def within(deadline: Millis) -> AsyncIterator[None]:
-    """Bound what stands in it; the driver's and the system's errors become CacheUnavailable."""
+    """Bound the store's time for what stands in it; the driver's and the system's errors become
+    CacheUnavailable. Our own delays do not count: in a burst of one question they would make every request
+    go on without the cache, and so to the engine."""
     try:
-        async with asyncio.timeout(deadline / 1000):
+        async with store_time(deadline):
             yield
     except (RedisError, OSError, TimeoutError) as error:
         raise CacheUnavailable(type(error).__name__) from error

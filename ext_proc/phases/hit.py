@@ -11,6 +11,7 @@ from ext_proc.vocabulary import Bar, Deed, Note, Settle, Verify
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Granted
 from gateway.events.event import EventType
+from gateway.openai.stored_answer import read_stored
 
 
 def hit_deeds(plan: Plan, found: Found) -> tuple[Deed, ...]:
@@ -63,6 +64,6 @@ def _served(plan: Plan, found: Found) -> Served:
         request=plan.request.engine_body(
             model=plan.model.name, max_tokens=plan.wanted, rid="", priority=0, cache_salt=""
         ),
-        answer=found.answer.body,
+        answer=read_stored(found.answer.body)[0],
         slo=plan.caching.rule.false_hit_slo,
     )

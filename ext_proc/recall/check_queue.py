@@ -18,6 +18,7 @@ T = TypeVar("T")
 WORKERS: Final = 4
 """Checks at once; the client's own bound."""
 TRIES_MAX: Final = 4
+"""A gateway that is restarted or an org whose minute is over is back by then; a longer outage drops them."""
 CLOSE_S: Final = 2.0
 """An engine's answer to a short question; the rest of a process's drain is for those who wait."""
 AGAIN_S: Final = 15.0
@@ -39,6 +40,7 @@ class CheckQueue(Generic[T]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._under_way = 0
+        self._closing = False
         self._dropped = counter(names.EFFECTS_DROPPED, "Effects a full queue dropped", ["effect"])
 
     def __len__(self) -> int:
@@ -66,16 +68,11 @@ class CheckQueue(Generic[T]):
             return item
         return self._ready.popleft()[0]
 
-    async def run(
-        self,
-        check: Callable[[T], Awaitable[None]],
-        given_up: Callable[[T, str], None],
-        workers: int = WORKERS,
-    ) -> None:
+    async def run(self, check: Callable[[T], Awaitable[None]], given_up: Callable[[T, str], None]) -> None:
         """Until cancelled. ``check`` raises CouldNotAsk; ``given_up`` is told its code when TRIES_MAX tries
         were in vain or another is of no use."""
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(workers):
+            for _ in range(WORKERS):
                 tasks.create_task(self._work(check, given_up))
 
     async def _work(self, check: Callable[[T], Awaitable[None]], given_up: Callable[[T, str], None]) -> None:
@@ -85,7 +82,7 @@ class CheckQueue(Generic[T]):
             try:
                 await check(item)
             except CouldNotAsk as error:
-                if error.again and tries < TRIES_MAX and len(self) < self._most:
+                if error.again and tries < TRIES_MAX and len(self) < self._most and not self._closing:
                     self._put_later(item, tries)
                 else:
                     given_up(item, error.code)
@@ -121,6 +118,7 @@ class CheckQueue(Generic[T]):
     async def close(self, run: asyncio.Task[None]) -> None:
         """Forget what waits; end ``run``, but give what is under way, and paid for, CLOSE_S to be learnt
         from."""
+        self._closing = True
         for timer, _ in self._later:
             timer.cancel()
         self._later.clear()

@@ -174,7 +174,9 @@ class Verification:
             await self._bar(served.org, served.asked, served.entry)
         except CacheUnavailable:
             raise CouldNotAsk("store", again=True) from None
-        self._tell(served.org, "cache.wrong_hit", {"bucket": served.bucket, "entry": served.entry})
+        state = self.truth.state(served.bucket, served.slo)  # in probation it was not served
+        context = {"bucket": served.bucket, "entry": served.entry, "state": state.value}
+        self._tell(served.org, "cache.wrong_hit", context)
 
     def _given_up(self, served: Served, code: str) -> None:
         self._results.labels(result="unasked").inc()

@@ -71,6 +71,6 @@ def _messages(row: dict[str, Any], side: str) -> Sequence[dict[str, Any]]:
         if not isinstance(text, str):
             raise TypeError(f"neither {side} (a string) nor messages_{side} (a list)")
         return ({"role": "user", "content": text},)
-    if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
+    if not isinstance(found, list) or not found or not all(isinstance(message, dict) for message in found):
         raise TypeError(f"messages_{side} is no list of messages")
     return found

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
+import orjson
+
 from mesh.caching.evaluation import Row
 from mesh.caching.pairs import Pair
 
@@ -26,6 +28,11 @@ def document(pairs: Sequence[Pair], rows: Sequence[Row]) -> dict[str, Any]:
         "p99_ms": round(cuts[98], 3),
         "rows": [{"i": index, "hit": row.hit, "reason": row.reason} for index, row in enumerate(rows)],
     }
+
+
+def written(found: dict[str, Any]) -> bytes:
+    """``document`` as a file's contents."""
+    return orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def by_category(pairs: Sequence[Pair], rows: Sequence[Row]) -> list[tuple[str, int, int, int, int]]:

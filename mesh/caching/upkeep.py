@@ -54,7 +54,7 @@ class Upkeep:
         rules are in force, 0 where there were too many and everything was purged instead; None for a rule
         that names an org alone, which needs none. Raises BadValue, Unknown, and NotRecorded: purged all the
         same, as a purge must work also while the ledger does not."""
-        _check(rule)
+        check(rule)
         orgs = await self._orgs(rule.org)
         in_force: int | None = None
         if rule == PurgeRule(org=rule.org):
@@ -68,9 +68,7 @@ class Upkeep:
     async def bar(self, org: str, question: str, entry: str, by: By) -> None:
         """``entry`` does not answer ``question`` any more; the same twice: the answer itself goes. Raises
         BadValue, Unknown, and NotRecorded: barred all the same."""
-        for name, text in (("question", question), ("entry", entry)):
-            if not is_key(text):
-                raise BadValue(f"{name}: {text[:40]!r} is no key of the cache", "give 64 hex digits")
+        check_keys(question=question, entry=entry)
         orgs = await self._orgs(org)
         await self._store.bar(OrgId(org), question, entry)
         context = {"cache_question": question, "cache_entry": entry}
@@ -107,15 +105,22 @@ def _not_recorded() -> NotRecorded:
     )
 
 
-def _check(rule: PurgeRule) -> None:
-    """Raises BadValue."""
+def check(rule: PurgeRule) -> None:
+    """Raises BadValue for a rule that names nothing, or what nothing can be called."""
     named = {name: text for name, text in asdict(rule).items() if text}
     if not named:
-        raise BadValue("nothing to purge is named", "name a tenant, a model's revision, a tag, ...")
+        raise BadValue("nothing to purge is named", "name a tenant, a model's revision, a tag, an entry, ...")
     for name, text in named.items():
         if len(text) > NAME_CHARS_MAX or not text.isprintable():
             raise BadValue(
                 f"{name}: is too long or has control characters", f"give 1 to {NAME_CHARS_MAX} characters"
             )
-    if rule.entry and not is_key(rule.entry):
-        raise BadValue(f"entry: {rule.entry[:40]!r} is no key of the cache", "give 64 hex digits")
+    if rule.entry:
+        check_keys(entry=rule.entry)
+
+
+def check_keys(**named: str) -> None:
+    """Raises BadValue for a text that is no key of the cache."""
+    for name, text in named.items():
+        if not is_key(text):
+            raise BadValue(f"{name}: {text[:80]!r} is no key of the cache", "give 64 hex digits")

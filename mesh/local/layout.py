@@ -56,6 +56,11 @@ class Layout:
         return self.state / "recall"
 
     @property
+    def learnt(self) -> Path:
+        """What the recall process has learnt of wrong hits."""
+        return self.state / "learnt"
+
+    @property
     def embedders(self) -> Path:
         """The embedder's prepared model; made when a rule of cache.yaml wants it."""
         return self.state / "embedders"

@@ -60,13 +60,19 @@ def show_status(layout: Layout, console: Console, clock: Clock, *, as_json: bool
     return 0
 
 
+def answering(layout: Layout) -> Status:
+    """Of a gateway that answers. Raises Refusal where none does."""
+    status = read_status(layout)
+    if status.state in ANSWERING:
+        return status
+    if status.state is Overall.STOPPED:
+        raise _nothing_runs(layout)
+    raise Refusal(f"the gateway is {status.state.value}", "wait until './tidegate status' says ready")
+
+
 def show_env(layout: Layout, clock: Clock) -> int:
     """Shell lines that point an OpenAI client at the running gateway. Raises Refusal."""
-    status = read_status(layout)
-    if status.state not in ANSWERING:
-        if status.state is Overall.STOPPED:
-            raise _nothing_runs(layout)
-        raise Refusal(f"the gateway is {status.state.value}", "wait until './tidegate status' says ready")
+    status = answering(layout)
     values = {
         "OPENAI_BASE_URL": status.base_url,
         "OPENAI_API_KEY": credentials_of(layout, clock).api_key,

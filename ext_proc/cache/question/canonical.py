@@ -99,8 +99,13 @@ ENDINGS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "a
 
 def cased(token: str, opens: bool) -> str:
     """`token` in lower case, except where its capitals tell words apart. `opens`: it begins its sentence."""
-    if token.islower() or not token.isalpha():
-        return token if not _is_word(token) else token.lower()
+    if token.isalpha():
+        if token.islower():
+            return token
+    elif token.islower() or not token[0].isalpha():
+        return token
+    else:
+        return token.lower() if _is_word(token) else token
     lower = token.lower()
     if lower in CASED_NAMES:
         if opens and lower in CASED_OPENERS and token.istitle():
@@ -114,12 +119,8 @@ def cased(token: str, opens: bool) -> str:
 
 
 def _is_word(token: str) -> bool:
-    """Whether a token with marks in it is a word or number all the same ("Child's"), and no code."""
-    return (
-        all(part.isalnum() or part == "" for part in token.split("'"))
-        and ("'" in token or token[:1].isdigit() or token.isupper() or token.istitle() or token[0].isalpha())
-        and not (token.isalpha() and not token.isupper() and not token.istitle())
-    )
+    """Whether a token with marks or digits is a word all the same ("Child's", "B12"), not code."""
+    return token.replace("'", "").replace("-", "").isalnum()
 
 
 def _prefixed(words: list[str]) -> list[str]:

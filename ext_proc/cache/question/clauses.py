@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ext_proc.cache.question import frames
-from ext_proc.cache.question.terms import CLAUSES, PREPOSITIONS, Kind, Term, terms_of
+from ext_proc.cache.question.terms import CLAUSES, FUNCTION, PREPOSITIONS, Kind, Term, terms_of
 from ext_proc.cache.question.tokens import COMMA
 
 Part = tuple[str, tuple[str, ...]]
@@ -30,6 +30,8 @@ class Clause:
     groups: tuple[Group, ...]
 
 
+SITES: Final = frozenset(word for row in FUNCTION["places"] for word in row.split())
+AT: Final = Term("at", "at", Kind.LINK)
 PART_TERMS_MAX: Final = 4
 """Longer parts hold more than the object of their preposition, and keep their place."""
 
@@ -95,7 +97,28 @@ def _clause(
     if not taken:
         kind, subject, taken = _form(sentence)
     terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
+    kind, terms = _reworded(kind, terms)
     return Clause(kind, subject, _groups(terms)), terms
+
+
+def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
+    """Forms of asking that end in a verb of their own: "how much does it cost", "what does it mean"."""
+    links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK and term.key != "of"]
+    end = links[0] if links else len(terms)
+    if end > 1 and kind in ("price2", "what") and terms[end - 1].key == "cost":
+        return "price", [*terms[: end - 1], *terms[end:]]
+    if end > 1 and kind == "what" and terms[end - 1].key == "mean" and end == len(terms):
+        return "meaning", terms[:-1]
+    keys = [term.key for term in terms]
+    if (
+        kind == "yn present"
+        and "have" in keys[1 : end - 1]
+        and not links
+        and terms[0].kind is not Kind.PRONOUN
+    ):
+        have = keys.index("have")
+        return "exists", [*terms[have + 1 :], AT, *terms[:have]]
+    return kind, terms
 
 
 def _form(sentence: list[str]) -> tuple[str, str, int]:
@@ -137,9 +160,15 @@ def _groups(terms: list[Term]) -> tuple[Group, ...]:
 
 
 def _settled(parts: list[Part]) -> tuple[Part, ...]:
-    """Parts in one order where theirs says nothing: each under another preposition, and none longer than
-    an object."""
-    head, *rest = parts
+    """Parts in one order where theirs says nothing: each under another preposition, none longer than an
+    object.
+
+    "in", "on" and "at" a place are one.
+    """
+    head, *rest = [
+        ("at", keys) if name in ("in", "on") and keys and keys[-1] in SITES else (name, keys)
+        for name, keys in parts
+    ]
     names = {name for name, _ in rest}
     if len(names) == len(rest) and all(0 < len(keys) <= PART_TERMS_MAX for _, keys in rest):
         rest.sort()

@@ -54,10 +54,10 @@ def _compare(asked: Question, stored: Question) -> Comparison:
     level = _level(left, right)
     guard, detail = _difference(left, right)
     if guard is None and level in (Level.WORDS, Level.NEAR):
-        swapped = dict(renamed)
+        matched = list(renamed.items())
         if level is Level.NEAR and left and right:
-            swapped[left[0].key] = right[0].key
-        guard, detail = shape.difference(asked, stored, swapped, bool(left) != bool(right))
+            matched.append((left[0].key, right[0].key))
+        guard, detail = shape.difference(asked, stored, matched, bool(left) != bool(right))
     elif guard is None:
         guard, detail = shape.asked_differently(asked, stored)
     return Comparison(level, guard, detail)
@@ -116,7 +116,9 @@ def _difference(left: list[Term], right: list[Term]) -> tuple[Guard | None, str]
             return guard, f"{kind} terms differ"
     for term in left:
         for other in right:
-            found = opposites.between(term.key, other.key)
+            found = opposites.between(term.key, other.key) or opposites.between(
+                words.base(term.surface)[0], words.base(other.surface)[0]
+            )
             if found is not None:
                 return found, "opposite terms"
     if any(opposites.is_polar(term.key) for term in (*left, *right)):

@@ -116,11 +116,10 @@ PLAIN_HOW: Final = _trie([(row, "") for row in ("how can/could/would i", "how to
 def without_fillers(words: list[str]) -> list[str]:
     """The sentence without greetings, thanks, politeness and hesitation; empty where it was nothing else."""
     words = [word for word in words if word not in ANYWHERE]
-    _, length = longest(ALONE, words)
-    if length == len(words):
-        return []
     changed = True
     while changed:
+        if longest(ALONE, words)[1] == len(words):
+            return []
         start = _leading(words)
         stop = len(words) - _trailing(words[start:])
         while stop > start and words[stop - 1] == COMMA:

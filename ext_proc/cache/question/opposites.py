@@ -29,7 +29,7 @@ OTHER_PREFIXES: Final = (
 def _antonyms() -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for group in tables.groups("antonyms"):
-        sides = [{words.base(word)[0] for word in side.split(",")} for side in group]
+        sides = [{words.base(word.strip())[0] for word in side.split(",")} for side in group]
         for index, side in enumerate(sides):
             for word in side:
                 found.setdefault(word, set()).update(*sides[:index], *sides[index + 1 :])

@@ -46,7 +46,7 @@ def read_question(raw: str) -> Question:
     written = tokens.split(folded)
     names, acronyms = entities.names_of(written)
     plain = canonical.tokens_of_split(written)
-    if not plain or not language.is_english(plain, names):
+    if not plain or not language.is_english(plain):
         return _exact(folded)
     read_clauses: list[clauses.Clause] = []
     terms: list[Term] = []

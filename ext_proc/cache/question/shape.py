@@ -75,9 +75,9 @@ def _persons(question: Question) -> bool:
 
 
 def difference(
-    asked: Question, stored: Question, renamed: dict[str, str], uneven: bool
+    asked: Question, stored: Question, matched: list[tuple[str, str]], uneven: bool
 ) -> tuple[Guard | None, str]:
-    """The guard for questions of the same words, less those in `renamed`, whose shape differs; `uneven`:
+    """The guard for questions of the same words, but for those `matched`, whose shape differs; `uneven`:
     one side has a
     word more, so that only the form of asking and the links can be compared."""
     found = asked_differently(asked, stored)
@@ -87,7 +87,7 @@ def difference(
     if mine is not None:
         return mine, "owners differ"
     for one, other in zip(asked.clauses, stored.clauses, strict=True):
-        found = _groups(one.groups, other.groups, renamed, uneven)
+        found = _groups(one.groups, other.groups, matched, uneven)
         if found[0] is not None:
             return found
     return None, ""
@@ -115,14 +115,14 @@ OWN_DEEDS: Final = frozenset({"howto", "where", "whereto"})
 
 
 def _groups(
-    one: tuple[Group, ...], other: tuple[Group, ...], renamed: dict[str, str], uneven: bool
+    one: tuple[Group, ...], other: tuple[Group, ...], matched: list[tuple[str, str]], uneven: bool
 ) -> tuple[Guard | None, str]:
     links = sorted(group.link for group in one)
     if links != sorted(group.link for group in other):
         changed = {group.link for group in one} ^ {group.link for group in other}
         return (Guard.CONDITION if changed & CONDITIONS else Guard.SCOPE), "conjunctions differ"
-    left = _ordered(one, renamed)
-    right = _ordered(other, {})
+    left = _ordered(one, {key: f"*{index}" for index, (key, _) in enumerate(matched)})
+    right = _ordered(other, {key: f"*{index}" for index, (_, key) in enumerate(matched)})
     if uneven:
         if [[name for name, _ in parts] for _, parts in left] != [
             [name for name, _ in parts] for _, parts in right
@@ -161,7 +161,7 @@ DIRECTIONS: Final = frozenset(
 def _ordered(
     groups: tuple[Group, ...], renamed: dict[str, str]
 ) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Groups with the keys of one side renamed to the other's, without "my"; conditions in any order
+    """Groups with matched keys replaced, without "my"; conditions in any order
     behind the main."""
     main, *rest = (
         (

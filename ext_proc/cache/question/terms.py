@@ -72,20 +72,64 @@ DATE: Final = re.compile(
 COMPARISONS: Final = tables.words("comparatives")
 
 
-def _phrases() -> frames.Trie:
+def _phrases(*names: str) -> frames.Trie:
     root: frames.Trie = {}
-    for group in tables.groups("phrases"):
+    for row in (row for name in names for row in SYNONYMS[name]):
+        group = [phrase.strip() for phrase in row.split("|")]
         for phrase in group:
             node = root
             for word in phrase.split():
                 node = node.setdefault(word, {})
-            if "" in node and node[""] != group[0]:
+            if node.get("", group[0]) != group[0]:
                 raise ValueError(f"phrases: {phrase!r} belongs to two groups")
             node[""] = group[0]
     return root
 
 
-PHRASES: Final = _phrases()
+SYNONYMS: Final = tables.sections("phrases")
+PHRASES: Final = _phrases("anywhere")
+VERBS: Final = _phrases("verbs")
+NOUNS: Final = _phrases("nouns")
+RECORDS: Final = _phrases("records")
+RECORDED: Final = tables.words("recorded")
+BEFORE_VERBS: Final = frozenset(
+    [
+        "to",
+        "i",
+        "we",
+        "you",
+        "they",
+        "not",
+        "can",
+        "could",
+        "should",
+        "must",
+        "will",
+        "would",
+        "may",
+        "might",
+        "and",
+        "or",
+        "please",
+        "also",
+        ",",
+        ".",
+    ]
+)
+
+
+def _alike(bases: list[str], sentence: list[str], index: int, recorded: bool) -> tuple[str, int]:
+    """Key and length of the phrase at `index` that stands for others of like meaning; ("", 0) where none
+    does."""
+    key, length = frames.longest(PHRASES, bases, index)
+    if length:
+        return key, length
+    verbal = index == 0 or sentence[index - 1] in BEFORE_VERBS
+    for trie in (VERBS, RECORDS if recorded else {}) if verbal else (NOUNS,):
+        key, length = frames.longest(trie, bases, index)
+        if length:
+            return key, length
+    return "", 0
 
 
 def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
@@ -100,12 +144,13 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
         stem, gone = (word, False) if word in FUNCTIONAL or word in names else words.base(word)
         bases.append(stem)
         past.append(gone)
+    recorded = not RECORDED.isdisjoint(bases)
     found: list[Term] = []
     index = 0
     article = ""
     while index < len(sentence):
         word = sentence[index]
-        key, length = frames.longest(PHRASES, bases, index)
+        key, length = _alike(bases, sentence, index, recorded)
         if length == 1 and (word in names or word in FUNCTIONAL):
             length = 0
         if length:
@@ -155,7 +200,7 @@ def _kind(stem: str, word: str, names: frozenset[str], acronyms: frozenset[str])
             return Kind.DATE
         if stem in NEGATIONS:
             return Kind.NEGATION
-        if word in QUANTIFIERS:
+        if word in QUANTIFIERS or stem in ("a few", "a little", "a bit"):
             return Kind.QUANTIFIER
         if word in COMPARISONS:
             return Kind.COMPARATIVE

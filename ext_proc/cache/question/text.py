@@ -41,8 +41,8 @@ def folded(text: str) -> str:
 
 
 def spaced(text: str) -> str:
-    """`text` with each run of spaces as one space; lines are kept apart."""
-    return "\n".join(" ".join(line.split()) for line in text.split("\n"))
+    """`text` with each run of spaces as one space, and code or several lines as they stand."""
+    return text if VERBATIM.search(text) else " ".join(text.split())
 
 
 def readable(text: str) -> bool:

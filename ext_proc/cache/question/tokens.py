@@ -12,8 +12,9 @@ COMMA: Final = ","
 
 TOKEN: Final = re.compile(
     r"""
-    (?P<code>
-        `[^`]*` | https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+    (?P<plain>(?<!\S)[A-Za-z]+(?!\S))
+  | (?P<code>
+        https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
       | (?:[A-Za-z]:\\|~/|\.{1,2}/|(?<![\w/])/(?=[A-Za-z]))[\w./\\~-]*\w
       | \w[\w.]*\(\) | \w+(?:::\w+)+ | \w+->\w+
       | (?<![\w-])--?[A-Za-z][\w-]*
@@ -67,6 +68,8 @@ STANDING: Final = {
     "\u00a5": "yen",
     "\u00b0": "degree",
 }
+MONEY: Final = frozenset("$\u00a3\u20ac\u00a5")
+DASHES: Final = frozenset("-\u2013\u2014")
 PAUSES: Final = frozenset(",:;")
 ENDS: Final = frozenset(".?!\u2026")
 
@@ -74,9 +77,8 @@ ENDS: Final = frozenset(".?!\u2026")
 def split(text: str) -> list[str]:
     """Tokens of `text`, with the case and the spelling they have there.
 
-    Numbers and units stand apart ("2kg" is "2", "kg"), a currency sign follows its number, hyphenated
-    words come apart
-    except after a prefix, ends of sentences are ".", pauses ",".
+    Numbers and units stand apart ("2kg" is "2", "kg"), a currency sign follows its number, hyphenated words
+    come apart except after a prefix, ends of sentences are ".", pauses ",".
     """
     found: list[str] = []
     currency = ""
@@ -84,58 +86,57 @@ def split(text: str) -> list[str]:
     for match in TOKEN.finditer(text):
         kind = match.lastgroup
         token = match.group()
-        if kind == "unit":
-            kind = "number"
         if kind == "mark":
             following = text[match.end() : match.end() + 1]
             preceding = text[match.start() - 1 : match.start()]
-            if (
-                token in "-\u2013"
-                and preceding.isalnum()
-                and following.isalnum()
-                and not (preceding.isdigit() and following.isdigit())
-            ):
+            if token in MONEY and following.isdigit():
+                currency = STANDING[token]
+            elif token in "-\u2013" and _is_hyphen(preceding, following):
                 joins = bool(found) and found[-1].lower() in PREFIXES
-            elif token in ENDS:
-                if not following or following.isspace() or following in ENDS or following in SILENT:
-                    _end(found)
-                else:
-                    found.append(token)
-            elif token == "*" and preceding.isdigit():
-                found.append(token)
-            elif token in PAUSES or (
-                token in "-\u2013\u2014" and preceding.isspace() and following.isspace()
-            ):
-                if found and found[-1] not in (COMMA, SENTENCE_END):
-                    found.append(COMMA)
-            elif token in STANDING:
-                if token in "$\u00a3\u20ac\u00a5" and following.isdigit():
-                    currency = STANDING[token]
-                else:
-                    found.append(STANDING[token])
-            elif token not in SILENT:
-                found.append("-" if token in "\u2013\u2014\u2212" else token)
+            else:
+                _mark(found, token, preceding, following)
             continue
-        if kind == "number":
+        if kind in ("number", "unit"):
             found.extend(numbers.parts(match.group("number"), match.group("unit") or "", currency))
-        elif kind == "word" and joins:
+            currency = ""
+        elif (kind == "word" and joins) or (token in numbers.CASED_UNITS and found and found[-1].isdigit()):
             found[-1] += token
         elif kind == "time":
             found.extend(numbers.clock(token))
         elif kind == "dotted":
             found.append(token.replace(".", ""))
-            if match.end() == len(text.rstrip()):
+            if match.end() == len(text):
                 _end(found)
-        elif kind == "word":
-            found.append(token.rstrip("'") if token.endswith("'") and not token.endswith("s'") else token)
+        elif kind == "word" and token.endswith("'") and not token.endswith("s'"):
+            found.append(token.rstrip("'"))
         else:
             found.append(token)
         joins = False
-        if kind in ("number", "time"):
-            currency = ""
     while found and found[-1] in (COMMA, SENTENCE_END):
         found.pop()
     return found
+
+
+def _is_hyphen(preceding: str, following: str) -> bool:
+    """Whether a dash joins two words; between digits it is a range or a minus."""
+    return preceding.isalnum() and following.isalnum() and not (preceding.isdigit() and following.isdigit())
+
+
+def _mark(found: list[str], mark: str, preceding: str, following: str) -> None:
+    if mark in ENDS:
+        if not following or following.isspace() or following in ENDS or following in SILENT:
+            _end(found)
+        else:
+            found.append(mark)
+    elif mark in PAUSES or (mark in DASHES and preceding.isspace() and following.isspace()):
+        if found and found[-1] not in (COMMA, SENTENCE_END):
+            found.append(COMMA)
+    elif mark in STANDING:
+        found.append(STANDING[mark])
+    elif mark in DASHES:
+        found.append("-")
+    elif mark not in SILENT or (mark == "*" and preceding.isdigit()):
+        found.append(mark)
 
 
 def _end(found: list[str]) -> None:

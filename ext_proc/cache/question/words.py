@@ -15,6 +15,9 @@ IRREGULAR_PAST: Final = {
 }
 FIXED: Final = tables.words("fixed")
 """Words that look inflected and are words of their own: "news", "building"."""
+NAMES: Final = frozenset(
+    word for row in tables.rows("entities") if not row.startswith("[") for word in row.split()
+)
 VOWELS: Final = frozenset("aeiou")
 TYPO_CHARS_MIN: Final = 5
 """Shorter words have too many neighbours: "form" and "from"."""
@@ -98,9 +101,9 @@ def misspells(word: str, meant: str) -> bool:
     a letter
     left out or put in, and that before a wrong letter.
     """
-    if min(len(word), len(meant)) < TYPO_CHARS_MIN or abs(len(word) - len(meant)) > 1 or word[0] != meant[0]:
+    if len(meant) < TYPO_CHARS_MIN or abs(len(word) - len(meant)) > 1 or word[0] != meant[0]:
         return False
-    if known(word) or not known(meant) or not word.isalpha() or not word.isascii():
+    if known(word) or word in NAMES or not known(meant) or not word.isalpha() or not word.isascii():
         return False
     wanted = slip(word, meant)
     if not wanted:

@@ -160,7 +160,7 @@ async def test_an_answer_that_two_fresh_ones_contradict_is_wrong_and_barred(tmp_
         await on.check(hit("Lyon"))
         assert on.verification.truth.standing(BUCKET, SLO).wrong == 1
     assert wrong() == 1 and on.store.barred == [(ORG, "a" * 64, "e" * 64)]
-    assert on.store.told == [("cache.wrong_hit", {"bucket": BUCKET, "entry": "e" * 64})]
+    assert on.store.told == [("cache.wrong_hit", {"bucket": BUCKET, "entry": "e" * 64, "state": "on"})]
 
 
 @pytest.mark.parametrize("fresh", [("Paris", "Rome"), ("Paris", "Lyon")])
@@ -289,6 +289,25 @@ async def test_a_frozen_gateway_holds_no_more_than_the_queue(tmp_path: Path) -> 
         await asyncio.wait_for(on.verification._queue.idle(), WITHIN_S)
         assert on.verification.truth.standing("demo/m/words/0.98", SLO).right == pytest.approx(3, abs=0.01)
     assert REGISTRY.get_sample_value("tidegate_effects_dropped_total", labels) == before + 7
+
+
+@pytest.mark.parametrize(("last", "kept"), [("Paris", 1), (503, 0)])
+async def test_at_the_end_what_is_under_way_is_learnt_from(last: Reply, kept: int, tmp_path: Path) -> None:
+    asked_for, go = asyncio.Event(), asyncio.Event()
+
+    async def reply(asked: Asked) -> Reply:
+        asked_for.set()
+        await go.wait()
+        return last
+
+    async with bench(tmp_path, reply) as on:
+        on.verification.served(hit("Paris"))
+        await asyncio.wait_for(asked_for.wait(), WITHIN_S)
+        await on.verification.close()
+        go.set()
+    assert len(on.verification.truth) == kept and len(on.gateway.asked) == 1
+    assert (tmp_path / "state" / "truth.json").exists() == bool(kept)
+    assert len(on.verification._queue) == 0
 
 
 async def test_a_bucket_that_breaks_its_slo_is_off_reported_kept_and_later_back(tmp_path: Path) -> None:
