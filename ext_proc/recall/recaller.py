@@ -145,12 +145,6 @@ class Recaller:
         for org, entries in (await self._writer.drop(ends)).items():
             await self._in_thread(self._index.remove, org, entries)
 
-    async def clear(self) -> None:
-        """Forget everything."""
-        if self._writer is not None:
-            await self._writer.drop(lambda org, entry, lineage: True)
-        self._index.clear()
-
     async def aclose(self) -> None:
         """What is under way ends; the embedder, which was given, stays open."""
         for flight in list(self._embedding.values()):
