@@ -56,6 +56,7 @@ SEARCHED: Final = {
     "differs": "the nearest stored question differs in a content word",
     "far": "the nearest stored question has other words",
     "bucket_off": "hits of this kind were wrong too often, and are switched off",
+    "probation": "hits of this kind were wrong too often: for now they are verified, and not served",
     "gone": "a stored question was found, and its answer is gone: expired, purged or barred",
     "off": "the profile finds nothing by similarity",
 }
