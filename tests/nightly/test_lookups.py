@@ -1,0 +1,31 @@
+"""100,000 look-ups of mixed-up tenants; each night others."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gateway.contract.units import Millis
+from tests.fuzz.lookups import search
+from tests.harness.valkey import cache_store
+
+LOOKUPS = 100_000
+PATIENT = Millis(5000)
+"""A late look-up is a miss, and misses prove nothing."""
+_SEEDS = 2**32
+
+
+async def test_nobody_gets_what_is_not_shared_with_him(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ext_proc.cache.redis_store.LOOKUP", PATIENT)
+    monkeypatch.setattr("ext_proc.cache.redis_place.LOOKUP", PATIENT)
+    seed = random.SystemRandom().randrange(_SEEDS)
+    with cache_store() as valkey:
+        found = await search(valkey, seed, LOOKUPS)
+    with capsys.disabled():
+        print(f"\nseed {seed}: {dict(found.kinds)}, {found.shared} shared, {found.seconds:.0f} s")
+    assert found.leaks == [], f"python -m tests.fuzz.lookups {LOOKUPS} {seed}"
+    assert found.lookups == LOOKUPS and found.let_through == 0
+    assert found.shared > LOOKUPS // 10 and found.kinds["semantic"] > 0 and found.kinds["alias"] > 0
