@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Final
+from unittest.mock import patch
 
 import redis.asyncio
 from prometheus_client import generate_latest
 
+from ext_proc.cache import redis_place, redis_store
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.flights import SharedFlights
 from ext_proc.cache.local_store import LocalStore
@@ -29,6 +31,7 @@ from ext_proc.recall.index import Index
 from ext_proc.recall.recaller import Recaller
 from ext_proc.recall.words import NearMiss, Recall, Served
 from gateway.contract.clock import Clock, SystemClock
+from gateway.contract.units import Millis
 from gateway.telemetry.log import logger
 from tests.fuzz.asking import SECRETS, Asking, Outcome
 from tests.fuzz.tenants import CANARY, World, made_world, may_see
@@ -39,8 +42,8 @@ WORKERS: Final = 2
 """Filter processes, each with an L1 of its own."""
 AT_A_TIME: Final = 8
 LOOKUPS_OF_A_WORLD: Final = 10_000
-PATIENT_S: Final = 10.0
-"""Recall's deadline: a late answer is a miss, which proves nothing."""
+PATIENT: Final = Millis(10_000)
+"""In place of the deadlines of recall and store: a late answer is a miss, which proves nothing."""
 _FEEDBACK_ONE_IN: Final = 40
 
 
@@ -159,7 +162,7 @@ async def _recall(judge: Judge, clock: Clock, rng: random.Random | None) -> Asyn
         clock,
         on_near_miss=judge.near,
         on_served=judge.served,
-        deadline_s=PATIENT_S,
+        deadline_s=PATIENT / 1000,
     )
     try:
         yield recaller
@@ -181,7 +184,11 @@ async def run_world(
     stores = [RedisStore.connect(valkey.url, Sealer(SECRETS.entry_key()), clock) for _ in range(WORKERS)]
     judge.store = stores[0]
     begun = time.perf_counter()
-    with redirect_stdout(log):
+    with (
+        redirect_stdout(log),
+        patch.object(redis_store, "LOOKUP", PATIENT),
+        patch.object(redis_place, "LOOKUP", PATIENT),
+    ):
         async with _recall(judge, clock, rng if gossip else None) as recall:
             running = [asyncio.create_task(store.run()) for store in stores]
             workers = [

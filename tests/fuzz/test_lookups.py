@@ -10,27 +10,18 @@ import pytest
 from ext_proc.cache.policy import CacheRule, Share
 from ext_proc.phases import plan
 from gateway.contract.principal import NotAPrincipal, Principal
-from gateway.contract.units import Millis
 from tests.fuzz.lookups import Found, run_world
 from tests.fuzz.tenants import HOSTILE, TIER
 from tests.harness.valkey import StoreProcess, cache_store
 
 SEED = 6
 LOOKUPS = 500
-PATIENT = Millis(5000)
-"""A late look-up is a miss, and misses prove nothing."""
 
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[StoreProcess]:
     with cache_store() as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ext_proc.cache.redis_store.LOOKUP", PATIENT)
-    monkeypatch.setattr("ext_proc.cache.redis_place.LOOKUP", PATIENT)
 
 
 def similar(found: Found) -> int:
