@@ -42,4 +42,17 @@ class RecallSettings:
         "ISO 639-1 codes with commas between, of a model that is not minilm; empty: any",
         default="",
     )
+    gateway_url: str = setting(
+        "GATEWAY_URL", "the gateway's own URL, for checks of hits; empty: nothing is checked", default=""
+    )
+    operator_key_file: str = setting(
+        "OPERATOR_KEY_FILE", "file with the API key that pays for these checks", default=""
+    )
+    checks_dir: str = setting("CHECKS_DIR", "directory for what the checks have taught", default="")
+    judge_model: str = setting(
+        "JUDGE_MODEL", "who judges near misses; empty: the model that answered", default=""
+    )
+    ledger_url: str = setting(
+        "LEDGER_URL", "ledger Valkey, which takes the events of these checks", default=""
+    )
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")

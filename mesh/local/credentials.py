@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ SIGNING_KEY_FILE: Final = "dev_issuer.pem"
 DEMO_KEY_FILE: Final = "demo_api_key"
 SECRET_FILES: Final = ("pseudonym.key", "cache_salt.key")
 """32 random bytes each, as 64 hex digits and a newline."""
+OPERATOR_KEY_FILE: Final = "operator_api_key"
 DEMO_KEY_ID: Final = "demo"
 
 
@@ -45,6 +46,16 @@ class Credentials:
 
     api_key: str
     jwt: str
+
+
+OPERATOR: Final = Principal(
+    org=OrgId("operator"),
+    team=TeamId("operator"),
+    user=UserId("cache"),
+    key=KeyId("operator"),
+    tier=Tier("standard"),
+)
+"""Who pays for what the cache checks off the path: never the tenant whose answer it is."""
 
 
 def demo_principal(*, key: str = DEMO_KEY_ID) -> Principal:
@@ -107,9 +118,10 @@ def mint_jwt(secrets_dir: Path, clock: Clock, *, org: str = "demo", hours: int =
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _kid(key)})
 
 
-def _api_key(secrets_dir: Path, clock: Clock) -> str:
-    """The demo key's text; a new one when the text is lost or no longer opens anything."""
-    text_file, keys_file = secrets_dir / DEMO_KEY_FILE, secrets_dir / API_KEYS_FILE
+def _api_key(secrets_dir: Path, clock: Clock, file: str, principal: Principal) -> str:
+    """The text of ``principal``'s key, in ``file``; a new one when the text is lost or no longer opens
+    anything."""
+    text_file, keys_file = secrets_dir / file, secrets_dir / API_KEYS_FILE
     stored = parse_api_keys(keys_file.read_bytes()) if keys_file.exists() else {}
     if text_file.exists():
         text = text_file.read_text(encoding="ascii").strip()
@@ -119,8 +131,8 @@ def _api_key(secrets_dir: Path, clock: Clock) -> str:
             text = ""
         if text:
             return text
-    key_id = DEMO_KEY_ID if KeyId(DEMO_KEY_ID) not in stored else f"{DEMO_KEY_ID}-{secrets.token_hex(3)}"
-    text = create_api_key(keys_file, demo_principal(key=key_id), created_ms=clock.unix_ms())
+    key_id = principal.key if principal.key not in stored else f"{principal.key}-{secrets.token_hex(3)}"
+    text = create_api_key(keys_file, replace(principal, key=KeyId(key_id)), created_ms=clock.unix_ms())
     write_private(text_file, text.encode("ascii") + b"\n")
     return text
 
@@ -135,4 +147,5 @@ def ensure_credentials(secrets_dir: Path, clock: Clock) -> Credentials:
         if not (secrets_dir / name).exists():
             write_private(secrets_dir / name, secrets.token_hex(32).encode("ascii") + b"\n")
     token = mint_jwt(secrets_dir, clock)
-    return Credentials(api_key=_api_key(secrets_dir, clock), jwt=token)
+    _api_key(secrets_dir, clock, OPERATOR_KEY_FILE, OPERATOR)
+    return Credentials(api_key=_api_key(secrets_dir, clock, DEMO_KEY_FILE, demo_principal()), jwt=token)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
+from mesh.local.credentials import OPERATOR_KEY_FILE
 from mesh.local.engine import Engine, RemoteEngine, SglangEngine, TwinEngine, resolved
 from mesh.local.layout import CHECKOUT, Layout
 from mesh.local.part import Part
@@ -177,9 +178,13 @@ def _recall(region: Region) -> Part:
             cache_url=f"unix://{at.socket('cache')}",
             table_url=at.recall,
             models_dir=at.embedders,
+            checks_dir=at.learnt,
+            gateway_url=f"http://127.0.0.1:{region.port}",
+            operator_key_file=at.secrets / OPERATOR_KEY_FILE,
+            ledger_url=f"unix://{at.socket('ledger')}",
         ),
         probe=GrpcHealth(socket=at.socket("recall")),
-        after=("valkey-cache",),
+        after=("valkey-cache", "valkey-ledger"),
         stop_s=STOP_DRAIN_S,
         gate=False,
     )

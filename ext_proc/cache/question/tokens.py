@@ -10,25 +10,25 @@ from ext_proc.cache.question import numbers
 SENTENCE_END: Final = "."
 COMMA: Final = ","
 
-TOKEN: Final = re.compile(
+TOKEN: Final = re.compile(  # repetitions before a mark to be found are bounded: no text costs quadratic time
     r"""
     (?P<plain>(?<!\S)[A-Za-z]+(?!\S))
   | (?P<code>
-        https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+        https?://\S+ | www\.\S+ | [\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+
       | (?:[A-Za-z]:\\|~/|\.{1,2}/|(?<![\w/])/(?=[A-Za-z]))[\w./\\~-]*\w
-      | \w[\w.]*\(\) | \w+(?:::\w+)+ | \w+->\w+
+      | \w[\w.]{0,80}\(\) | \w{1,80}(?:::\w+)+ | \w{1,80}->\w+
       | (?<![\w-])--?[A-Za-z][\w-]*
-      | [A-Za-z]\w*_\w* | _+\w+
+      | [A-Za-z][A-Za-z0-9]*_\w* | _+\w+
       | (?<![\w.])\.[A-Za-z]\w{0,7}\b
       | (?<!\w)[A-Za-z](?:\+\+|\#)(?!\w)
-      | (?<!\w)(?!(?:[A-Za-z]\.){2})[A-Za-z][\w-]*(?:\.[a-z]\w*)+(?![\w'])
+      | (?<!\w)(?!(?:[A-Za-z]\.){2})[A-Za-z][\w-]{0,80}(?:\.[a-z]\w{0,80})+(?![\w'])
       | \#\w+
     )
   | (?P<dotted>(?<!\w)(?:[A-Za-z]\.){2,})
   | (?P<date>(?<!\w)(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{4})(?!\w))
   | (?P<time>(?<![\w.:])\d{1,2}(?:[:.]\d{2})?\s?[ap]\.?m(?:\.(?=\s*\S)|\b)
       |(?<![\w.:])\d{1,2}:\d{2}(?::\d{2})?(?!\w))
-  | (?P<id>(?<!\w)(?:[A-Za-z]+-?\d[\w.-]*\w|[A-Za-z]+\d|[A-Za-z]+-\d|\d+[A-Za-z]+\d\w*))
+  | (?P<id>(?<!\w)(?:[A-Za-z]{1,80}-?\d[\w.-]{0,80}\w|[A-Za-z]+\d|[A-Za-z]+-\d|\d+[A-Za-z]+\d\w*))
   | (?P<number>(?:(?<![\w)\]])(?<![\d)\]]\s)[-+](?=\d))?
       (?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)*(?:,\d+)*(?:/\d+)?))
     (?P<unit>[A-Za-z\u00b5\u00b0\u03bc]+(?![\w']))?
