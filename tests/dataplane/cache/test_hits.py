@@ -143,9 +143,7 @@ def streamed(*deltas: dict[str, Any], finish: str) -> dict[str, Any]:
     """A scripted engine's whole stream."""
     base = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "smollm2-135m"}
     usage = {"prompt_tokens": 20, "completion_tokens": len(deltas), "total_tokens": 20 + len(deltas)}
-    events = [
-        {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
-    ]
+    events = [{**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     events.append({**base, "choices": [], "usage": usage})
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
