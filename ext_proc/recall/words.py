@@ -26,7 +26,8 @@ SERVED_BYTES_MAX: Final = 256 * 1024
 
 class RecallUnavailable(Exception):
     """No answer in time: late, queue full, not ready yet, or down. A miss to the request (fails open),
-    counted. The text is a code: ``late``, ``full``, ``not_ready``, ``down`` or ``bad_message``."""
+    counted. The text is a code: ``late``, ``full``, ``not_ready``, ``resting``, ``down`` or
+    ``bad_message``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
