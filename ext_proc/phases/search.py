@@ -170,9 +170,10 @@ class Search:
             found = self._usable(answer.lookup, answer.at_ms, answer.candidate)
             if found is not None:
                 return self._over(found)
-        else:
+        elif self._reason == "absent":
+            # What stands against an answer of this very question says more than that no other one has one.
             self._reason = answer.reason
-        self._note("similar", self._reason)
+        self._note("similar", answer.reason or self._reason)
         return self._join()
 
     def _join(self) -> Step:
