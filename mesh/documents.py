@@ -1,4 +1,4 @@
-"""Tables in README.md and ARCHITECTURE.md that are made from code; a tidy test holds them fresh.
+"""Tables in README.md, ARCHITECTURE.md and docs/cache.md that are made from code; tidy tests hold them fresh.
 
 ``python -m mesh.documents`` rewrites what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 """
@@ -19,9 +19,10 @@ from gateway.api.settings import ApiSettings
 from gateway.bookkeeper.settings import BookkeeperSettings
 from gateway.contract.error_cases import ERROR_CASES, ErrorCase, Origin
 from gateway.path import HOPS
+from mesh.caching.reasons import reasons_table
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md")
+DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "docs/cache.md")
 _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -106,6 +107,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "settings": settings_table,
     "errors_tree": errors_tree,
     "errors_table": errors_table,
+    "cache_codes": reasons_table,
 }
 
 

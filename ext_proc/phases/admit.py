@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 from ext_proc.observations import ObserveAdmission
 from ext_proc.phases import decision, limits, routing
-from ext_proc.phases.hit import barred, hit_deeds, hit_settled
+from ext_proc.phases.hit import barred, hit_deeds, hit_settled, tried_deeds
 from ext_proc.phases.plan import Plan, draw_of, make_plan
 from ext_proc.phases.search import Answer, Found, Missed, Search, Step
 from ext_proc.rules import AdmitRules
@@ -202,7 +202,8 @@ class Admit(Machine[AdmitStage]):
         if plan.caching.directives.only_if_cached:
             self._reply_headers = decision.not_cached_headers(missed, self._searching().trace)
             raise NotCached(f"The cache has no answer that may be served ({missed.reason}).")
-        return AdmitStage.HOLD_ANSWER, (missed.observed, self._asked(plan))
+        deeds = (missed.observed, *tried_deeds(plan, missed))
+        return AdmitStage.HOLD_ANSWER, (*deeds, self._asked(plan))
 
     def _hit_paid(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:
         plan, answer = self._planned(), event.answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ext_proc.observations import ObserveLookup
 from ext_proc.phases.caching import drawn
 from ext_proc.phases.plan import Plan
-from ext_proc.phases.search import Found
+from ext_proc.phases.search import Found, Missed
 from ext_proc.recall.words import Served
 from ext_proc.vocabulary import Bar, Deed, Note, Settle, Verify
 from gateway.budget.certainty import Certainty
@@ -22,9 +22,17 @@ def hit_deeds(plan: Plan, found: Found) -> tuple[Deed, ...]:
         context |= {"cache_bucket": found.bucket, "cache_question": plan.caching.sought.keys.exact}
     note = Note(org=plan.principal.org, kind=EventType.CACHE_HIT.value, context=context)
     observed = ObserveLookup(result="hit", reason=found.kind.value)
-    if not found.bucket or not drawn(plan.request_id, plan.caching.rule.verify_share):
+    if not found.bucket or not drawn(plan.request_id, found.share):
         return observed, note
     return observed, note, Verify(served=_served(plan, found))
+
+
+def tried_deeds(plan: Plan, missed: Missed) -> tuple[Deed, ...]:
+    """What would have been a hit is verified as one."""
+    tried = missed.tried
+    if tried is None or not drawn(plan.request_id, tried.share):
+        return ()
+    return (Verify(served=_served(plan, tried)),)
 
 
 def hit_settled(plan: Plan, grant: Granted) -> Settle:

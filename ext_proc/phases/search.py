@@ -34,20 +34,24 @@ _SIMILAR: Final = frozenset({HitKind.CANONICAL, HitKind.ALIAS, HitKind.SEMANTIC}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A hit. ``bucket``: whose false hits it counts under; empty for an exact one, which cannot be false."""
+    """A hit. ``bucket``: whose false hits it counts under; empty for an exact one, which cannot be false.
+    ``share``: of such hits, those to be verified."""
 
     answer: CachedAnswer
     kind: HitKind
     similarity: float | None = None
     bucket: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missed:
-    """No hit. ``reason``: a code. ``looked``: whether there was anything to be found."""
+    """No hit. ``reason``: a code. ``looked``: whether there was anything to be found. ``tried``: what would
+    have been one, were its bucket not in probation: it is verified, and not served."""
 
     reason: str
     looked: bool
+    tried: Found | None = None
 
     @property
     def status(self) -> CacheStatus:
@@ -77,6 +81,7 @@ class Search:
         self._told = False
         self._reason = "absent"
         self._trace: list[str] = []
+        self._tried: Found | None = None
         self.leads = False
         """Others wait for this request's answer."""
 
@@ -168,8 +173,10 @@ class Search:
             self._note("recall", step)
         if answer.lookup is not None and answer.candidate is not None:
             found = self._usable(answer.lookup, answer.at_ms, answer.candidate)
-            if found is not None:
+            if found is not None and not answer.candidate.probation:
                 return self._over(found)
+            if found is not None:
+                self._tried, self._reason = found, "probation"
         elif self._reason == "absent":
             # What stands against an answer of this very question says more than that no other one has one.
             self._reason = answer.reason
@@ -204,9 +211,12 @@ class Search:
         elif directives.max_age_s is not None and now - answer.stored_at > directives.max_age_s * 1000:
             self._reason = "too_old"
         else:
-            similarity = None if candidate is None else candidate.similarity
             return Found(
-                answer=answer, kind=kind, similarity=similarity, bucket=self._bucket(kind, candidate)
+                answer=answer,
+                kind=kind,
+                similarity=None if candidate is None else candidate.similarity,
+                bucket=self._bucket(kind, candidate),
+                share=self._plan.caching.rule.verify_share if candidate is None else candidate.share,
             )
         return None
 
@@ -232,6 +242,7 @@ class Search:
             rule=plan.caching.rule.name,
             model=plan.model.name,
             slo=plan.caching.rule.false_hit_slo,
+            verify_share=plan.caching.rule.verify_share,
             judge_per_minute=plan.caching.rule.judge_per_minute,
         )
 
@@ -246,7 +257,7 @@ class Search:
 
     def _missed(self, reason: str, *, looked: bool) -> Missed:
         self._note("miss", reason)
-        return Missed(reason=reason, looked=looked)
+        return Missed(reason=reason, looked=looked, tried=self._tried)
 
     def _note(self, step: str, said: str) -> None:
         self._trace.append(f"{step}={said}")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from ext_proc.cache.store import TTL_SECONDS_MAX, CacheStore
+from ext_proc.recall.decision import Trust
 from ext_proc.recall.judge import Judge
 from ext_proc.recall.operator_client import OperatorClient
+from ext_proc.recall.truth import State
 from ext_proc.recall.verification import Tell, Verification
 from ext_proc.recall.verifier import EngineVerifier
 from gateway.contract.clock import Clock
@@ -36,11 +38,27 @@ class CheckSettings:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """``verification.served`` and ``judge.offer`` are for the search to call; ``verification.truth`` says
-    which buckets may answer."""
+    """``verification.served`` and ``judge.offer`` are for the search to call."""
 
     verification: Verification
     judge: Judge
+
+    def trust(self, said: Trust) -> Trust:
+        """What was learnt here, and what the store says: a bucket that either has closed is closed."""
+        return _BothTrust(self.verification.truth, said)
+
+
+@dataclass(frozen=True, slots=True)
+class _BothTrust:
+    learnt: Trust
+    said: Trust
+
+    def state(self, bucket: str, slo: float) -> State:
+        known = self.learnt.state(bucket, slo)
+        return self.said.state(bucket, slo) if known is State.ON else known
+
+    def share(self, bucket: str, slo: float, usual: float) -> float:
+        return self.learnt.share(bucket, slo, usual)
 
 
 @asynccontextmanager

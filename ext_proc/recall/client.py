@@ -8,6 +8,7 @@ from typing import Final
 
 from ext_proc.recall import codec
 from ext_proc.recall.words import Ask, Forget, RecallUnavailable, Remember, Reply, Served
+from gateway.contract.clock import Clock, SystemClock
 from gateway.path import hop
 from gateway.sidecar.client import CallFailed, Connection
 
@@ -15,24 +16,46 @@ CALLS_MAX: Final = 64
 """Of one worker at a time: more could only be late, and wait for nothing."""
 NOTE_S: Final = 1.0
 """For what nobody waits for."""
+REST_S: Final = 0.02
+"""As long as the texts that wait take to be embedded."""
+REST_S_MAX: Final = 1.0
 _REASONS: Final = {"DEADLINE_EXCEEDED": "late", "RESOURCE_EXHAUSTED": "full"}
 
 
 class RecallClient:
-    """See Recall. One for each process; ``aclose`` at the end."""
+    """See Recall. One for each process; ``aclose`` at the end.
 
-    def __init__(self, listen: Path, *, deadline_s: float = hop("recall").deadline / 1000) -> None:
+    After a question that was refused or late none is asked for a moment, which doubles while they stay late:
+    a process that is busy is not made busier, and one that hangs costs a worker one deadline a second.
+    """
+
+    def __init__(
+        self,
+        listen: Path,
+        *,
+        deadline_s: float = hop("recall").deadline / 1000,
+        clock: Clock | None = None,
+    ) -> None:
         """``listen``: the socket of the recall process. Does no I/O; call it where an event loop runs."""
         self._connection, self._deadline_s = Connection(listen), deadline_s
+        self._clock = clock or SystemClock()
         self._calls = 0
+        self._rest_until_s, self._rest_s = float("-inf"), REST_S
 
     async def find(self, ask: Ask) -> Reply:
         """See Recall."""
-        data = await self._call(codec.FIND, lambda: codec.ask_to_bytes(ask), self._deadline_s)
+        if self._clock.monotonic_s() < self._rest_until_s:
+            raise RecallUnavailable("resting")
         try:
-            return codec.reply_of(data)
+            data = await self._call(codec.FIND, lambda: codec.ask_to_bytes(ask), self._deadline_s)
+            reply = codec.reply_of(data)
         except codec.BadMessage:
             raise RecallUnavailable("bad_message") from None
+        except RecallUnavailable as unavailable:
+            self._rest(str(unavailable))
+            raise
+        self._rest_s = REST_S
+        return reply
 
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
@@ -62,3 +85,10 @@ class RecallClient:
             raise RecallUnavailable(_REASONS.get(failure.status, "down")) from None
         finally:
             self._calls -= 1
+
+    def _rest(self, reason: str) -> None:
+        now = self._clock.monotonic_s()
+        if now < self._rest_until_s:
+            return  # of many that were asked together, the first one decides
+        self._rest_until_s = now + self._rest_s
+        self._rest_s = REST_S if reason == "full" else min(2 * self._rest_s, REST_S_MAX)

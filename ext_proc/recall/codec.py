@@ -7,6 +7,7 @@ BadMessage there, and a miss to the request.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -56,9 +57,6 @@ def ask_to_bytes(ask: Ask) -> bytes:
 def ask_of(data: bytes) -> Ask:
     """Raises BadMessage."""
     read = _loaded(data)
-    slo = read.get("slo")
-    if not isinstance(slo, float | int) or not 0 <= slo <= 1:
-        raise BadMessage("slo")
     return Ask(
         org=_org(read),
         model=ModelName(_text(read, "model")),
@@ -68,7 +66,8 @@ def ask_of(data: bytes) -> Ask:
         profile=_profile(read),
         keep_s=_number(read, "keep_s"),
         rule=_text(read, "rule"),
-        slo=slo,
+        slo=_share(read, "slo"),
+        verify_share=_share(read, "verify_share"),
         judge_per_minute=_number(read, "judge_per_minute"),
     )
 
@@ -136,9 +135,6 @@ def served_to_bytes(served: Served) -> bytes:
 def served_of(data: bytes) -> Served:
     """Raises BadMessage."""
     read = _loaded(data)
-    slo = read.get("slo")
-    if not isinstance(slo, float | int) or not 0 <= slo <= 1:
-        raise BadMessage("slo")
     return Served(
         org=_org(read),
         model=ModelName(_text(read, "model")),
@@ -147,7 +143,7 @@ def served_of(data: bytes) -> Served:
         entry=_key(read, "entry"),
         request=_body(read, "request"),
         answer=_body(read, "answer"),
-        slo=slo,
+        slo=_share(read, "slo"),
     )
 
 
@@ -228,6 +224,8 @@ def _candidate(read: object) -> Candidate:
     return Candidate(
         entry=_key(read, "entry"),
         similarity=float(read["similarity"]),
+        share=_share(read, "share"),
+        probation=read.get("probation") is True,
         level=level,
         bucket=_text(read, "bucket"),
     )
@@ -248,3 +246,10 @@ def _lineage(read: object) -> Lineage:
         tags=tuple(tags),
         admitted_at=UnixMillis(_number(read, "admitted_at")),
     )
+
+
+def _share(read: Mapping[str, Any], name: str) -> float:
+    value = read.get(name)
+    if not isinstance(value, float | int) or not 0 <= value <= 1:
+        raise BadMessage(name)
+    return value

@@ -16,7 +16,7 @@ from ext_proc.recall.partition_rows import GRAPH_ROWS, Match, PartitionRows, Row
 from gateway.contract.ids import OrgId
 
 ENTRIES_MAX: Final = 200_000
-"""Of all orgs: about 300 MB (tests/bench/recall.py measures 1.4 KB an entry)."""
+"""Of all orgs: 250 MB (tests/bench/recall.py measures 1.1 to 1.3 KB an entry)."""
 PARTITION_ENTRIES_MAX: Final = 100_000
 """Of one partition, so that one busy group leaves room to others."""
 _EVICTED_SHARE: Final = 256

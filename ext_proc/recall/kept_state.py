@@ -12,9 +12,6 @@ from gateway.config.durable_file import replace_durably
 from gateway.telemetry.log import EventLog
 
 S = TypeVar("S")
-TRUTH_FILE: Final = "truth.json"
-JUDGED_FILE: Final = "judged.json"
-"""Names of the two states in the process's directory."""
 BYTES_MAX: Final = 16 * 1024 * 1024
 """Far more than either state has; a larger file is none of ours."""
 

@@ -23,6 +23,7 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import gauge
 
 if TYPE_CHECKING:
+    from ext_proc.recall.checks import Checks
     from ext_proc.recall.index import Index
     from inference.embedders.embedder import Embedder
 
@@ -94,7 +95,12 @@ def _onnx(settings: RecallSettings, languages: frozenset[str]) -> Embedder:
 
 @asynccontextmanager
 async def opened(
-    settings: RecallSettings, secrets: Secrets, store: RedisStore, clock: Clock, log: EventLog
+    settings: RecallSettings,
+    secrets: Secrets,
+    store: RedisStore,
+    checks: Checks | None,
+    clock: Clock,
+    log: EventLog,
 ) -> AsyncIterator[Recall]:
     """The recaller, which finds at once and fills from the table meanwhile. Raises what ``open_embedder``
     does."""
@@ -119,7 +125,15 @@ async def opened(
         table = Table(settings.table_url, embedder.identity, embedder.dimensions, sealer, clock)
         writer = TableWriter(table, take, log)
         purges = Purges(store, clock)
-        recaller = Recaller(embedder, index, clock, writer=writer, is_off=purges.is_off)
+        recaller = Recaller(
+            embedder,
+            index,
+            clock,
+            writer=writer,
+            trust=purges if checks is None else checks.trust(purges),
+            on_near_miss=_nothing if checks is None else checks.judge.offer,
+            on_served=_nothing if checks is None else checks.verification.served,
+        )
 
         async def obey() -> None:
             await writer.loaded.wait()
@@ -142,6 +156,10 @@ async def opened(
             await writer.aclose()
     finally:
         await embedder.close()
+
+
+def _nothing(_: object) -> None:
+    """Without an operator's key nothing is checked."""
 
 
 async def _keep(index: Index, clock: Clock) -> None:

@@ -3,7 +3,6 @@ prompt, so text and vector wait here."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -11,25 +10,22 @@ from typing import Final
 from ext_proc.recall.words import Ask
 from gateway.contract.clock import Clock
 from gateway.contract.ids import OrgId
-from inference.embedders.embedder import NotEmbedded, Vector
+from inference.embedders.embedder import Vector
 
 PENDING_MAX: Final = 8192
-"""The longest unasked-for ones go: at 100 questions a second that is after 80 s; 30 MB together."""
+"""The longest unasked-for ones go: at 100 questions a second that is after 80 s; 15 MB together."""
 KEEP_S_MAX: Final = 900
 """No answer takes longer than a hold lives (gateway/path.py)."""
 
-Embedding = asyncio.Future[Vector | NotEmbedded]
-"""The vector, or why there is none."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
-    """``embedding`` may still be under way: the first questions of a burst are late, but not lost."""
+    """``vector`` is None until it is known: a late question is embedded when its answer is stored."""
 
     partition: str
     text: str
-    embedding: Embedding
     until_s: float
+    vector: Vector | None = None
 
 
 class PendingQuestions:
@@ -44,14 +40,15 @@ class PendingQuestions:
         """Questions that wait."""
         return len(self._kept)
 
-    def keep(self, ask: Ask, embedding: Embedding) -> None:
+    def keep(self, ask: Ask) -> Pending:
         """Until ``ask.keep_s`` have passed or too many newer ones came."""
         place = (ask.org, ask.asked)
         until_s = self._clock.monotonic_s() + min(ask.keep_s, KEEP_S_MAX)
-        self._kept[place] = Pending(ask.partition, ask.text, embedding, until_s)
+        pending = self._kept[place] = Pending(ask.partition, ask.text, until_s)
         self._kept.move_to_end(place)
         while len(self._kept) > self._max:
             self._kept.popitem(last=False)
+        return pending
 
     def take(self, org: OrgId, partition: str, asked: str) -> Pending | None:
         """The question, which waits no more; None for one that is unknown or was of another partition."""

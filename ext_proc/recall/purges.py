@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from ext_proc.cache.purge import ends
 from ext_proc.cache.store import CacheUnavailable, Lineage, RuleInForce
 from ext_proc.recall.table import Ends
+from ext_proc.recall.truth import State
 from gateway.contract.clock import Clock
 from gateway.contract.ids import OrgId
 
@@ -46,6 +47,14 @@ class Purges:
         if self._clock.monotonic_s() > self._known_until_s:
             return True
         return bool(self._off) and (bucket in self._off or f"{bucket.rpartition('/')[0]}/*" in self._off)
+
+    def state(self, bucket: str, slo: float) -> State:
+        """See Trust."""
+        return State.OFF if self.is_off(bucket) else State.ON
+
+    def share(self, bucket: str, slo: float, usual: float) -> float:
+        """See Trust. Nobody verifies."""
+        return 0.0
 
     async def run(self, drop: Callable[[Ends], Awaitable[None]]) -> None:
         """Poll until cancelled; ``drop`` forgets what a new rule speaks of."""

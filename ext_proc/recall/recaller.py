@@ -7,7 +7,7 @@ waits. What cannot be done within the deadline is refused (RecallUnavailable), n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Final, TypeVar, TypeVarTuple, Unpack
@@ -16,13 +16,14 @@ import numpy as np
 
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.question import Question, compare, read_question
-from ext_proc.recall.decision import NEIGHBOURS, Decision, decide
+from ext_proc.recall.decision import NEIGHBOURS, Decision, Trust, decide
 from ext_proc.recall.index import Index
 from ext_proc.recall.partition_rows import Row
-from ext_proc.recall.pending import Embedding, PendingQuestions
+from ext_proc.recall.pending import Pending, PendingQuestions
 from ext_proc.recall.stored_question import StoredQuestion
 from ext_proc.recall.table import Ends
 from ext_proc.recall.table_writer import TableWriter
+from ext_proc.recall.truth import Truth
 from ext_proc.recall.words import (
     TEXT_BYTES_MAX,
     Ask,
@@ -42,7 +43,15 @@ from inference.embedders.embedder import Embedder, NotEmbedded, Overloaded, TooL
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 FINDS_MAX: Final = 64
-"""Questions at a time: as two cores embed 300 a second, a longer queue would be late to the last."""
+"""Questions at a time, most of them waiting for the same text."""
+EMBEDDINGS_MAX: Final = 8
+"""Texts at a time: two threads take 5 ms for each, so that a ninth would wait for 20 ms."""
+EMBEDDINGS_MIN: Final = 2
+"""As many as there are threads. Each late answer takes a third of what is above it away, each one in time
+gives a little back: on a busy machine a few are in time and the others are refused at once, where a fixed
+bound would make all of them late."""
+DEADLINE_S: Final = 0.8 * hop("recall").deadline / 1000
+"""Of the asker's own deadline: what is late is said before the asker has gone."""
 REMEMBERS_MAX: Final = 256
 """At a time; each is half a millisecond of one thread."""
 QUESTIONS_READ_MAX: Final = 4096
@@ -61,18 +70,19 @@ class Recaller:
         clock: Clock,
         *,
         writer: TableWriter | None = None,
-        is_off: Callable[[str], bool] = lambda bucket: False,
-        on_near_miss: Callable[[NearMiss], None] = lambda near: None,
-        on_served: Callable[[Served], None] = lambda served: None,
-        deadline_s: float = hop("recall").deadline / 1000,
+        trust: Trust | None = None,
+        on_near_miss: Callable[[NearMiss], object] = lambda near: None,
+        on_served: Callable[[Served], object] = lambda served: None,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
-        """``writer``: where questions are kept on disk too. ``is_off``: whether a bucket is switched off,
-        asked from any thread; the other two hand over without waiting, from the event loop."""
+        """``writer``: where questions are kept on disk too. ``trust``: in buckets, in each
+        if None; the other two hand over without waiting, from the event loop."""
         self._embedder, self._index, self._clock, self._writer = embedder, index, clock, writer
-        self._is_off, self._on_near_miss, self._on_served = is_off, on_near_miss, on_served
+        self._trust, self._on_near_miss, self._on_served = trust or Truth(), on_near_miss, on_served
         self._deadline_s = deadline_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recall-search")
-        self._embedding: dict[str, Embedding] = {}
+        self._embedding: dict[str, _Flight] = {}
+        self._embeddings_max: float = EMBEDDINGS_MAX
         self._pending = PendingQuestions(clock)
         self._read = lru_cache(maxsize=QUESTIONS_READ_MAX)(read_question)
         self._finding = self._remembering = 0
@@ -89,8 +99,12 @@ class Recaller:
         self._finding += 1
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._find(ask)
+                reply = await self._find(ask)
+            self._embeddings_max = min(EMBEDDINGS_MAX, self._embeddings_max + 1 / EMBEDDINGS_MAX)
+            return reply
         except TimeoutError:
+            above = self._embeddings_max - EMBEDDINGS_MIN
+            self._embeddings_max = EMBEDDINGS_MIN + above * 2 / 3
             raise RecallUnavailable("late") from None
         finally:
             self._finding -= 1
@@ -103,13 +117,14 @@ class Recaller:
             return
         self._remembering += 1
         try:
-            vector = await asyncio.shield(pending.embedding)
-            if isinstance(vector, NotEmbedded):
-                return
+            vector = await self._vector(pending)
             await self._in_thread(self._put, remember, pending.text, vector)
+        except NotEmbedded:
+            child(self._counted, "full").inc()
+        else:
+            child(self._counted, "remembered").inc()
         finally:
             self._remembering -= 1
-        child(self._counted, "remembered").inc()
 
     async def forget(self, forget: Forget) -> None:
         """See Recall."""
@@ -130,29 +145,22 @@ class Recaller:
         for org, entries in (await self._writer.drop(ends)).items():
             await self._in_thread(self._index.remove, org, entries)
 
-    async def clear(self) -> None:
-        """Forget everything."""
-        if self._writer is not None:
-            await self._writer.drop(lambda org, entry, lineage: True)
-        self._index.clear()
-
     async def aclose(self) -> None:
         """What is under way ends; the embedder, which was given, stays open."""
-        for embedding in list(self._embedding.values()):
-            embedding.cancel()
+        for flight in list(self._embedding.values()):
+            flight.task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _find(self, ask: Ask) -> Reply:
         question = self._read(ask.text)
         if self._embedder.languages and question.language not in self._embedder.languages:
             return Reply(candidates=(), reason="language")
-        embedding = self._embedded(ask.text)
-        self._pending.keep(ask, embedding)
-        vector = await asyncio.shield(embedding)
-        if isinstance(vector, TooLong):
+        try:
+            vector = await self._vector(self._pending.keep(ask))
+        except TooLong:
             return Reply(candidates=(), reason="too_long")
-        if isinstance(vector, NotEmbedded):
-            raise RecallUnavailable("full" if isinstance(vector, Overloaded) else "down")
+        except NotEmbedded as reason:
+            raise RecallUnavailable("full" if isinstance(reason, Overloaded) else "down") from None
         decision = await self._in_thread(self._decide, ask, question, vector)
         if decision.near is not None:
             near = decision.near
@@ -167,24 +175,30 @@ class Recaller:
             )
         return decision.reply
 
-    def _embedded(self, text: str) -> Embedding:
-        """One embedding for all who ask the same now; it outlives those who cannot wait for it."""
-        under_way = self._embedding.get(text)
-        if under_way is None:
-            under_way = self._embedding[text] = asyncio.ensure_future(self._embed(text))
-            under_way.add_done_callback(lambda _: self._embedding.pop(text, None))
-        return under_way
-
-    async def _embed(self, text: str) -> Vector | NotEmbedded:
+    async def _vector(self, pending: Pending) -> Vector:
+        """One embedding for all who ask the same text now; when nobody waits for it any more, it is not
+        made. Raises NotEmbedded."""
+        if pending.vector is not None:
+            return pending.vector
+        flight = self._embedding.get(pending.text)
+        if flight is None:
+            if len(self._embedding) >= int(self._embeddings_max):
+                raise Overloaded("as many texts are being embedded as may be")
+            flight = self._embedding[pending.text] = _Flight(self._embedder.embed(pending.text))
+        flight.waiting += 1
         try:
-            return await self._embedder.embed(text)
-        except NotEmbedded as reason:
-            return reason
+            vector = pending.vector = await asyncio.shield(flight.task)
+            return vector
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting:
+                flight.task.cancel()
+                del self._embedding[pending.text]  # at once: nobody may join what is cancelled
 
     def _decide(self, ask: Ask, question: Question, vector: Vector) -> Decision:
         now = self._clock.unix_ms()
         matches = self._index.search(ask.org, ask.partition, vector, NEIGHBOURS, now)
-        return decide(ask, matches, lambda text: compare(question, self._read(text)), self._is_off)
+        return decide(ask, matches, lambda text: compare(question, self._read(text)), self._trust)
 
     def _put(self, remember: Remember, text: str, vector: Vector) -> None:
         row = Row(entry=remember.entry, text=text.encode(), expires_at=remember.expires_at)
@@ -205,3 +219,11 @@ class Recaller:
 
     async def _in_thread(self, work: Callable[[Unpack[Ts]], T], *values: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+
+class _Flight:
+    """An embedding under way, and how many wait for it."""
+
+    def __init__(self, embedding: Coroutine[None, None, Vector]) -> None:
+        self.task = asyncio.ensure_future(embedding)
+        self.waiting = 0

@@ -43,7 +43,7 @@ class RecallSettings:
         default="",
     )
     gateway_url: str = setting(
-        "GATEWAY_URL", "the gateway's own URL, with /v1, for checks of hits; empty: nothing is checked", default=""
+        "GATEWAY_URL", "the gateway's own URL, for checks of hits; empty: nothing is checked", default=""
     )
     operator_key_file: str = setting(
         "OPERATOR_KEY_FILE", "file with the API key that pays for these checks", default=""

@@ -26,14 +26,15 @@ SERVED_BYTES_MAX: Final = 256 * 1024
 
 class RecallUnavailable(Exception):
     """No answer in time: late, queue full, not ready yet, or down. A miss to the request (fails open),
-    counted. The text is a code: ``late``, ``full``, ``not_ready``, ``down`` or ``bad_message``."""
+    counted. The text is a code: ``late``, ``full``, ``not_ready``, ``resting``, ``down`` or
+    ``bad_message``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """One question. ``partition`` and ``asked`` (its exact key) are 64 hex digits each, made by
     ext_proc.cache.partition; ``text`` is the last user's turn, at most TEXT_BYTES_MAX bytes; ``keep_s``: how
-    long the question is kept in case its answer comes to be stored; ``rule``, ``slo`` and
+    long the question is kept in case its answer comes to be stored; ``rule``, ``slo``, ``verify_share`` and
     ``judge_per_minute`` are of the cache rule."""
 
     org: OrgId
@@ -45,17 +46,22 @@ class Ask:
     keep_s: int
     rule: str = ""
     slo: float = 0.01
+    verify_share: float = 0.0
     judge_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A stored question whose answer may be given. ``entry``: its exact key; ``similarity``: cosine."""
+    """A stored question whose answer may be given. ``entry``: its exact key; ``similarity``: cosine;
+    ``share``: of the hits of its bucket, those to be verified. In ``probation`` its answer is not given, but
+    verified as if it had been: that is how a bucket that was switched off comes back."""
 
     entry: str
     similarity: float
     level: Level
     bucket: str
+    share: float = 0.0
+    probation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

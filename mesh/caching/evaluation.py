@@ -173,7 +173,7 @@ class Evaluation:
             return
         lineage = Lineage(request_id=record.request_id, model=MODEL, admitted_at=record.admitted_at_ms)
         await self._lookups.keep(
-            Store(org=_org(index), place=place, lineage=lineage, answer=write_stored(orjson.dumps(_ANSWER)))
+            Store(org=_org(index), place=place, lineage=lineage, answer=write_stored(_ANSWER))
         )
 
     def _headers(self, index: int, turn: str) -> RequestHeadersArrived:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.cache.store import CacheUnavailable
-from ext_proc.recall.kept_state import TRUTH_FILE
+from ext_proc.recall.checks import TRUTH_FILE
 from ext_proc.settings import load_secrets
 from gateway.contract.clock import Clock
 from gateway.telemetry.metrics import exposition

@@ -49,7 +49,11 @@ class Credentials:
 
 
 OPERATOR: Final = Principal(
-    org=OrgId("operator"), team=TeamId("operator"), user=UserId("cache"), key=KeyId("operator"), tier=Tier("standard")
+    org=OrgId("operator"),
+    team=TeamId("operator"),
+    user=UserId("cache"),
+    key=KeyId("operator"),
+    tier=Tier("standard"),
 )
 """Who pays for what the cache checks off the path: never the tenant whose answer it is."""
 

@@ -1,10 +1,11 @@
-"""``./tidegate bench``: three sections, ``path``, ``sdk`` and ``ledger``; all without a name.
+"""``./tidegate bench``: sections ``path``, ``sdk``, ``ledger`` and ``recall``; all without a name.
 
 ``path`` is bare Envoy against the whole path, in one run, as ratios; ``sdk`` is what the official Python
-client sees (tests/bench/sdk.py); ``ledger`` is what reserve and settle cost (tests/bench/ledger.py). In
-``path``, slices of the targets alternate, so that a machine whose speed drifts treats all alike; medians over
-the rounds are printed. Two settings: ``shared`` lets the kernel place everything, ``one core`` pins the whole
-gateway (or bare Envoy) to CPU 0 and the load to CPU 1. CPU seconds are the processes' own.
+client sees (tests/bench/sdk.py); ``ledger`` is what reserve and settle cost (tests/bench/ledger.py);
+``recall`` is what a look-up by likeness costs (tests/bench/recall.py). In ``path``, slices of the targets
+alternate, so that a machine whose speed drifts treats all alike; medians over the rounds are printed. Two
+settings: ``shared`` lets the kernel place everything, ``one core`` pins the whole gateway (or bare Envoy) to
+CPU 0 and the load to CPU 1. CPU seconds are the processes' own.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import ledger, sdk
+from tests.bench import ledger, recall, sdk
 from tests.bench.ledger_table import print_ledger_report
 from tests.bench.load import SCENARIOS, BenchError, Scenario, compiled, run_slice
 from tests.bench.sdk_table import print_sdk_report
 from tests.bench.table import print_report
 from tests.bench.targets import MODEL, ROOT, BareEnvoy, Target, Upstream, WholePath
 
-SECTIONS: Final = ("path", "sdk", "ledger")
+SECTIONS: Final = ("path", "sdk", "ledger", "recall")
 ROUNDS: Final = 3
 UPSTREAM_HEADROOM: Final = 5
 """The load alone must do this many times bare Envoy's rate, else it is part of the limit."""
@@ -161,6 +162,8 @@ def main(argv: list[str] | None = None) -> int:
             report["sdk"] = sdk.run(arguments.seconds, arguments.engine)
         if "ledger" in sections:
             report["ledger"] = ledger.figures(arguments.seconds)
+        if "recall" in sections:
+            report["recall"] = recall.figures()
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
@@ -168,7 +171,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments.json.write_text(json.dumps(report, indent=2))
     failed = print_report(report, headroom=UPSTREAM_HEADROOM) if "path" in sections else 0
     failed |= print_sdk_report(report["sdk"]) if "sdk" in sections else 0
-    return failed | (print_ledger_report(report["ledger"]) if "ledger" in sections else 0)
+    failed |= print_ledger_report(report["ledger"]) if "ledger" in sections else 0
+    return failed | (recall.print_recall_report(report["recall"]) if "recall" in sections else 0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import random
 
 from ext_proc.recall.client import RecallClient
 from ext_proc.recall.words import RecallUnavailable
-from tests.integration.recall.process import PATIENT_S, ask, key, recall_process, remember
+from tests.integration.recall.process import PATIENT_S, Patient, ask, key, recall_process, remember
 
 KILLS = 50
 
@@ -32,7 +32,7 @@ async def test_fifty_kills_in_mid_write() -> None:
             if kill:
                 process.start()
             await process.ready()
-            client = RecallClient(process.socket, deadline_s=PATIENT_S)
+            client = Patient(process.socket, deadline_s=PATIENT_S)
             asked = draw.sample(range(taken), min(taken, 20)) + draw.sample(sorted(kept), min(len(kept), 20))
             for number in asked:
                 reply = await client.find(ask(f"is this row {number} ?", 10**9))

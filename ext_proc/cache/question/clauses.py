@@ -98,7 +98,22 @@ def _clause(
         kind, subject, taken = _form(sentence)
     terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
     kind, terms = _reworded(kind, terms)
-    return Clause(kind, subject, _groups(terms)), terms
+    return Clause(kind, subject, _mirrored(_groups(terms))), terms
+
+
+def _mirrored(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """ "the difference between A and B" with A and B in one order: it is the same from either side."""
+    if len(groups) != 2 or groups[1].link != "and" or len(groups[1].parts) != 1:
+        return groups
+    (head, *between), last = groups[0].parts, groups[1].parts[0]
+    if (
+        head[1] not in (("difference",), ("main", "difference"))
+        or len(between) != 1
+        or between[0][0] != "between"
+    ):
+        return groups
+    first, second = sorted((between[0][1], last[1]))
+    return Group("", (head, ("between", first))), Group("and", (("", second),))
 
 
 def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
@@ -109,6 +124,12 @@ def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
         return "price", [*terms[: end - 1], *terms[end:]]
     if end > 1 and kind == "what" and terms[end - 1].key == "mean" and end == len(terms):
         return "meaning", terms[:-1]
+    if end > 1 and kind == "howmuch" and terms[end - 1].key == "cost":
+        return "price", [*terms[: end - 1], *terms[end:]]
+    if end and kind == "when" and terms[0].key == "deadline":
+        return "what", terms
+    if end > 1 and kind == "whattime" and terms[end - 1].key in ("open", "close"):
+        return "when", terms
     keys = [term.key for term in terms]
     if (
         kind == "yn present"

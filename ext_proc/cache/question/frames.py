@@ -126,6 +126,23 @@ def without_fillers(words: list[str]) -> list[str]:
             stop -= 1
         changed = stop - start < len(words)
         words = words[start:stop]
+        if start and len(words) > 3 and words[0] in ("if", "whether"):
+            words = _direct(words)
+    return words
+
+
+SUBJECTS: Final = frozenset(["i", "we", "you", "he", "she", "it", "they", "there"])
+
+
+def _direct(words: list[str]) -> list[str]:
+    """ "if I can pay", behind "could you tell me", as "can I pay"; as it stands where it has another form."""
+    subject, verb = words[1], words[2]
+    if subject not in SUBJECTS or COMMA in words:
+        return words
+    if verb in AUXILIARIES and not (verb in ("have", "has", "had") and words[3] == "to"):
+        return [verb, subject, *words[3:]]
+    if subject in ("i", "we", "you") and (verb in ("need", "have") and words[3] == "to"):
+        return ["do", subject, *words[2:]]
     return words
 
 

@@ -41,7 +41,7 @@ def read_question(raw: str) -> Question:
     if len(raw) > text.CHARS_MAX:
         return Question("", OTHER, True)
     folded = text.folded(raw)
-    if not text.readable(folded):
+    if len(folded) > text.READ_CHARS_MAX or not text.readable(folded):
         return _exact(folded)
     written = tokens.split(folded)
     names, acronyms = entities.names_of(written)

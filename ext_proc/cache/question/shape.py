@@ -86,11 +86,19 @@ def difference(
     mine = _mine_differs(asked, stored)
     if mine is not None:
         return mine, "owners differ"
+    here = {key: f"*{index}" for index, (key, _) in enumerate(matched)}
+    there = {key: f"*{index}" for index, (_, key) in enumerate(matched)}
+    if _count_mine(asked) != _count_mine(stored):
+        here[MINE] = there[MINE] = ""
     for one, other in zip(asked.clauses, stored.clauses, strict=True):
-        found = _groups(one.groups, other.groups, matched, uneven)
+        found = _groups(one.groups, other.groups, (here, there), uneven)
         if found[0] is not None:
             return found
     return None, ""
+
+
+def _count_mine(question: Question) -> int:
+    return sum(term.key == MINE for term in question.terms)
 
 
 def _mine_differs(asked: Question, stored: Question) -> Guard | None:
@@ -110,19 +118,21 @@ def _mine_differs(asked: Question, stored: Question) -> Guard | None:
     return None
 
 
-OWN_DEEDS: Final = frozenset({"howto", "where", "whereto"})
+OWN_DEEDS: Final = frozenset({"howto", "where", "whereto", "whattodo", "whoto"})
 """Forms of asking in which the one who asks acts, so that "the password" is "my password"."""
 
 
 def _groups(
-    one: tuple[Group, ...], other: tuple[Group, ...], matched: list[tuple[str, str]], uneven: bool
+    one: tuple[Group, ...],
+    other: tuple[Group, ...],
+    renamed: tuple[dict[str, str], dict[str, str]],
+    uneven: bool,
 ) -> tuple[Guard | None, str]:
     links = sorted(group.link for group in one)
     if links != sorted(group.link for group in other):
         changed = {group.link for group in one} ^ {group.link for group in other}
         return (Guard.CONDITION if changed & CONDITIONS else Guard.SCOPE), "conjunctions differ"
-    left = _ordered(one, {key: f"*{index}" for index, (key, _) in enumerate(matched)})
-    right = _ordered(other, {key: f"*{index}" for index, (_, key) in enumerate(matched)})
+    left, right = _ordered(one, renamed[0]), _ordered(other, renamed[1])
     if uneven:
         if [[name for name, _ in parts] for _, parts in left] != [
             [name for name, _ in parts] for _, parts in right
@@ -139,34 +149,22 @@ def _groups(
 
 
 DIRECTIONS: Final = frozenset(
-    [
-        "from",
-        "to",
-        "into",
-        "onto",
-        "before",
-        "after",
-        "over",
-        "under",
-        "above",
-        "below",
-        "than",
-        "between",
-        "versus",
-        "vs",
-    ]
+    {"from", "to", "into", "onto", "over", "under", "above", "below", "than", "between"}
 )
 
 
 def _ordered(
     groups: tuple[Group, ...], renamed: dict[str, str]
 ) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Groups with matched keys replaced, without "my"; conditions in any order
+    """Groups with matched keys replaced, and without those replaced by ""; conditions in any order
     behind the main."""
     main, *rest = (
         (
             group.link,
-            [(name, [renamed.get(key, key) for key in keys if key != MINE]) for name, keys in group.parts],
+            [
+                (name, [renamed.get(key, key) for key in keys if renamed.get(key, key)])
+                for name, keys in group.parts
+            ],
         )
         for group in groups
     )

@@ -132,12 +132,47 @@ def _alike(bases: list[str], sentence: list[str], index: int, recorded: bool) ->
     return "", 0
 
 
+SWITCHED: Final = frozenset({"turn", "turning", "turned", "switch", "switching", "switched"})
+PERIODS: Final = frozenset(["day", "night", "week", "month", "year", "hour", "minute", "person"])
+HOUSE: Final = frozenset(["policy", "policies", "hours", "newsletter"])
+"""What a house has but one of: "your return policy" is "the return policy"."""
+TECHNICAL: Final = (CODES | entities.PRODUCTS) - {"windows"}
+
+
+def _gathered(sentence: list[str]) -> list[str]:
+    """The sentence with "turn X on" as "turn on X", "per day" as "a day", "your policy" as "the policy", and
+    "windows" as "Windows" behind a preposition beside another product."""
+    words = list(sentence)
+    for index, word in enumerate(sentence):
+        if word in SWITCHED:
+            for particle in range(index + 2, min(index + 6, len(words))):
+                if words[particle] in ("on", "off") and (
+                    particle + 1 == len(words) or words[particle + 1] in PREPOSITIONS | CLAUSES
+                ):
+                    words.insert(index + 1, words.pop(particle))
+                    return words
+                if words[particle] in PREPOSITIONS or words[particle] in CLAUSES:
+                    break
+        elif word == "per" and index and sentence[index + 1 : index + 2] and sentence[index + 1] in PERIODS:
+            words[index] = "a"
+        elif word == "your" and not HOUSE.isdisjoint(sentence[index + 1 : index + 4]):
+            words[index] = "the"
+        elif (
+            word == "windows"
+            and sentence[index - 1] in ("on", "for", "in")
+            and not TECHNICAL.isdisjoint(sentence)
+        ):
+            words[index] = "Windows"
+    return words
+
+
 def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
     """Terms of canonical tokens; articles and forms of "be" are kept as DROPPED for the frames around them.
 
     `names` are lower-case words that stood capitalised within a sentence: they have no synonyms and no
     misspellings.
     """
+    sentence = _gathered(sentence)
     bases: list[str] = []
     past: list[bool] = []
     for word in sentence:
@@ -164,12 +199,18 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
             found.append(Term(key, word, kind, article))
             index += length
         else:
-            found.append(_term(word, bases[index], past[index], names, acronyms, article))
+            following = sentence[index + 1] if index + 1 < len(sentence) else COMMA
+            if word in ("do", "does") and following in STOPS:
+                found.append(Term("do", word, Kind.WORD))
+            else:
+                found.append(_term(word, bases[index], past[index], names, acronyms, article))
             index += 1
-        article = word if word in ("a", "an") and length == 0 else ""
+        article = "a" if word in ("a", "an") and length == 0 else ""
     return found
 
 
+STOPS: Final = PREPOSITIONS | CLAUSES | {COMMA}
+"""Before these, and at the end, "do" is what is done: "what does a nurse do"."""
 MODAL_KIND: Final = Kind.MODAL
 
 

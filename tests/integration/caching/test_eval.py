@@ -41,7 +41,7 @@ def written(directory: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize("profile", cache.PROFILES)
 def test_the_file_has_the_figures_and_the_tables_say_the_same(
-    tmp_path: Path, state: list[str], state: list[str], capsys: pytest.CaptureFixture[str], profile: str
+    tmp_path: Path, state: list[str], capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
     words = ["--pairs", str(written(tmp_path, *PAIRS)), "--profile", profile]
     assert main(["cache", "eval", *state, *words, "--json", str(tmp_path / "out.json")]) == 0

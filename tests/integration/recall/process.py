@@ -16,7 +16,7 @@ from pathlib import Path
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.store import Lineage
 from ext_proc.recall.client import RecallClient
-from ext_proc.recall.words import Ask, RecallUnavailable, Remember
+from ext_proc.recall.words import Ask, RecallUnavailable, Remember, Reply
 from gateway.contract.ids import ModelName, OrgId
 from gateway.contract.units import UnixMillis
 from gateway.sidecar import client
@@ -155,3 +155,17 @@ def recall_process(*, profile: str = "strict", start: bool = True) -> Iterator[R
         finally:
             if process.process is not None:
                 process.kill()
+
+
+class Patient(RecallClient):
+    """Asks again what was late or refused: on a busy machine that says nothing of what is found."""
+
+    async def find(self, asked: Ask) -> Reply:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return await super().find(asked)
+            except RecallUnavailable as unavailable:
+                if str(unavailable) in ("down", "not_ready") or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)

@@ -18,6 +18,7 @@ from gateway.contract.ids import OrgId
 from tests.integration.recall.process import (
     PATIENT_S,
     START_S,
+    Patient,
     RecallProcess,
     ask,
     key,
@@ -52,7 +53,7 @@ def running() -> Iterator[RecallProcess]:
 async def test_what_was_remembered_is_found_by_its_own_alone(running: RecallProcess) -> None:
     process = running
     await process.ready()
-    client = RecallClient(process.socket, deadline_s=PATIENT_S)
+    client = Patient(process.socket, deadline_s=PATIENT_S)
     await taught(client, QUESTION, 1)
     await taught(client, QUESTION, 1, org="other")
     for org in ("acme", "other"):
@@ -76,7 +77,7 @@ async def test_what_was_remembered_is_found_by_its_own_alone(running: RecallProc
 
 async def test_a_frozen_process_costs_no_more_than_the_deadline(running: RecallProcess) -> None:
     await running.ready()
-    client, patient = RecallClient(running.socket), RecallClient(running.socket, deadline_s=PATIENT_S)
+    client, patient = RecallClient(running.socket), Patient(running.socket, deadline_s=PATIENT_S)
     assert running.process is not None
     os.kill(running.process.pid, signal.SIGSTOP)
     try:
@@ -95,7 +96,7 @@ async def test_a_frozen_process_costs_no_more_than_the_deadline(running: RecallP
 async def test_killed_in_mid_write_it_finds_what_it_had_written_and_a_damaged_table_is_empty() -> None:
     with recall_process() as process:
         await process.ready()
-        client = RecallClient(process.socket, deadline_s=PATIENT_S)
+        client = Patient(process.socket, deadline_s=PATIENT_S)
         await taught(client, QUESTION, 1)
         await until_written(process)
         for number in range(100, 140):
@@ -122,7 +123,7 @@ async def test_killed_in_mid_write_it_finds_what_it_had_written_and_a_damaged_ta
 async def test_it_loads_when_a_rule_wants_it_and_is_small_until_then() -> None:
     with recall_process(profile="off") as process:
         await process.serving()
-        client = RecallClient(process.socket, deadline_s=PATIENT_S)
+        client = Patient(process.socket, deadline_s=PATIENT_S)
         with pytest.raises(RecallUnavailable, match="not_ready"):
             await client.find(ask(QUESTION, 1))
         assert process.process is not None

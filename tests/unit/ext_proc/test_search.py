@@ -259,6 +259,21 @@ def test_a_hit_with_a_price_is_paid_once() -> None:
     assert refused.status == 503
 
 
+def test_what_is_in_probation_is_verified_and_not_served() -> None:
+    machine, _ = asking(rules())
+    keys_say(machine)
+    candidate = replace(CANDIDATE, probation=True, share=1.0)
+    lookup = Lookup(answer=answer(), epoch="e1", kind=HitKind.SEMANTIC)
+    effects = machine.receive(
+        RecallAnswered(lookup=lookup, candidate=candidate, reason="", steps=(), at_ms=NOW)
+    )
+    assert none(ReplyNow, effects)
+    effects = flight(machine, leads=True)
+    assert only(Verify, effects).served.bucket == CANDIDATE.bucket
+    assert only(ObserveLookup, effects).reason == "probation"
+    assert not none(Reserve, effects)
+
+
 def test_a_drawn_hit_is_verified_unless_it_is_exact() -> None:
     for kind, drawn in ((HitKind.CANONICAL, True), (HitKind.EXACT, False)):
         machine, asked = asking(rules(verify_share=1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from ext_proc.cache.policy import Profile
 from ext_proc.cache.question import Comparison, Guard, Level
 from ext_proc.recall.decision import FLOOR, bucket_of, decide
 from ext_proc.recall.partition_rows import Match, Row
+from ext_proc.recall.truth import State
 from ext_proc.recall.words import CANDIDATES_MAX, Ask
 from gateway.contract.ids import ModelName, OrgId
 
@@ -42,7 +44,22 @@ def match(kind: str, similarity: float, entry: str = "") -> Match:
 
 
 def decided(*matches: Match, profile: Profile = Profile.STRICT, off: frozenset[str] = frozenset()):  # type: ignore[no-untyped-def]  # a Decision
-    return decide(ask(profile), matches, lambda text: LEVELS[text], off.__contains__)
+    return decide(ask(profile), matches, lambda text: LEVELS[text], Said(off))
+
+
+@dataclass(frozen=True)
+class Said:
+    """Trust in all buckets but those that are ``off``; those whose name ends with ``?`` are in probation."""
+
+    off: frozenset[str]
+
+    def state(self, bucket: str, slo: float) -> State:
+        if f"{bucket}?" in self.off:
+            return State.PROBATION
+        return State.OFF if bucket in self.off else State.ON
+
+    def share(self, bucket: str, slo: float, usual: float) -> float:
+        return 1.0 if f"{bucket}?" in self.off else 0.25
 
 
 @pytest.mark.parametrize(
@@ -88,7 +105,7 @@ def test_the_first_reason_is_said() -> None:
 def test_a_near_miss_is_told_only_where_nothing_is_served() -> None:
     near = decided(match("near", 0.95), match("near", 0.9, "second"), profile=Profile.VERIFIED).near
     assert near is not None
-    assert (near.entry, near.text, near.bucket) == ("near", "near", "acme/chat/near/0.94")
+    assert (near.entry, near.text, near.bucket) == ("near", "near", "acme/chat/near/-")
     served = decided(match("near", 0.95), match("words", 0.9), profile=Profile.VERIFIED)
     assert served.near is None
     assert served.reply.reason == "found"
@@ -99,6 +116,18 @@ def test_a_bucket_that_is_off_serves_nothing_and_the_next_one_does() -> None:
     assert decided(match("words", 0.91), off=off).reply.reason == "bucket_off"
     decision = decided(match("words", 0.91), match("words", 0.89, "other"), off=off)
     assert [candidate.entry for candidate in decision.reply.candidates] == ["other"]
+
+
+def test_a_bucket_in_probation_is_tried_where_nothing_is_served() -> None:
+    off = frozenset({"acme/chat/words/0.90?", "acme/chat/near/-?"})
+    reply = decided(match("words", 0.91), off=off).reply
+    assert [(one.entry, one.probation, one.share) for one in reply.candidates] == [("words", True, 1.0)]
+    assert reply.reason == "probation"
+    served = decided(match("words", 0.91), match("words", 0.89, "other"), off=off).reply
+    assert [(one.entry, one.probation, one.share) for one in served.candidates] == [("other", False, 0.25)]
+    judged = decided(match("near", 0.95), profile=Profile.VERIFIED, off=off)
+    assert (judged.near, judged.reply.candidates[0].probation) == (None, True)
+    assert decided(match("near", 0.95), off=off).reply.reason == "differs"
 
 
 def test_the_question_itself_is_no_candidate() -> None:

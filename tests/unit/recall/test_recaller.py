@@ -18,6 +18,7 @@ from ext_proc.recall import pending, recaller
 from ext_proc.recall.index import Index
 from ext_proc.recall.pending import PendingQuestions
 from ext_proc.recall.recaller import Recaller
+from ext_proc.recall.truth import State
 from ext_proc.recall.words import Ask, Forget, NearMiss, RecallUnavailable, Remember, Reply, Served
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import ModelName, OrgId
@@ -41,12 +42,17 @@ class ToyEmbedder:
         self.gate.set()
         self.fails: NotEmbedded | None = None
         self.wanted, self.reached = 1, asyncio.Event()
+        self.cancelled = 0
 
     async def embed(self, text: str) -> Vector:
         self.texts.append(text)
         if len(self.texts) >= self.wanted:
             self.reached.set()
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         if self.fails is not None:
             raise self.fails
         letters = np.array([1 + text.lower().count(chr(97 + number)) for number in range(26)], np.float32)
@@ -122,9 +128,9 @@ async def test_a_late_question_is_refused_and_still_remembered(embedder: ToyEmbe
     embedder.gate.clear()
     with pytest.raises(RecallUnavailable, match="late"):
         await made.find(ask())
-    remembering = asyncio.create_task(made.remember(remember()))
     embedder.gate.set()
-    await remembering
+    await made.remember(remember())
+    assert embedder.texts == [QUESTION, QUESTION]
     patient = await _patient(made, ask(SAME, 2))
     assert len(patient.candidates) == 1
     await made.aclose()
@@ -137,17 +143,55 @@ async def _patient(made: Recaller, asked: Ask) -> Reply:
 
 async def test_no_queue_grows_beyond_its_bound(made: Recaller, embedder: ToyEmbedder) -> None:
     embedder.gate.clear()
-    embedder.wanted = recaller.FINDS_MAX
+    embedder.wanted = recaller.EMBEDDINGS_MAX
     asking = [
-        asyncio.create_task(made.find(ask(f"Question {number}?", number)))
-        for number in range(recaller.FINDS_MAX)
+        asyncio.create_task(made.find(ask(f"Question {number % recaller.EMBEDDINGS_MAX}?", number)))
+        for number in range(recaller.FINDS_MAX - 1)
     ]
     await embedder.reached.wait()
     with pytest.raises(RecallUnavailable, match="full"):
-        await made.find(ask(number=9999))
+        await made.find(ask("Another text?", 9999))
+    asking.append(asyncio.create_task(made.find(ask("Question 1?", 9998))))
+    await asyncio.sleep(0)
+    with pytest.raises(RecallUnavailable, match="full"):
+        await made.find(ask("Question 1?", 9999))
     embedder.gate.set()
-    await asyncio.gather(*asking)
-    assert (await made.find(ask(number=9999))).reason == "no_candidate"
+    assert {reply.reason for reply in await asyncio.gather(*asking)} == {"no_candidate"}
+    assert len(embedder.texts) == recaller.EMBEDDINGS_MAX
+    assert (await made.find(ask("Another text?", 9999))).reason == "no_candidate"
+
+
+async def test_late_answers_leave_fewer_in_and_those_in_time_more(embedder: ToyEmbedder) -> None:
+    made = Recaller(embedder, Index(embedder.dimensions), ManualClock(), deadline_s=0.01)
+    embedder.gate.clear()
+    for _ in range(30):
+        with pytest.raises(RecallUnavailable, match="late"):
+            await made.find(ask())
+    embedder.texts.clear()
+    refused = await asyncio.gather(
+        *(made.find(ask(f"Question {number}?", number)) for number in range(8)), return_exceptions=True
+    )
+    assert sorted(str(error) for error in refused) == ["full"] * 6 + ["late"] * 2
+    embedder.gate.set()
+    made._deadline_s = 5
+    for number in range(100):
+        await made.find(ask(f"Question {number}?", number))
+    replies = await asyncio.gather(*(made.find(ask(f"Question {number}?", number)) for number in range(8)))
+    assert len(replies) == 8
+    await made.aclose()
+
+
+async def test_what_nobody_waits_for_is_not_embedded(made: Recaller, embedder: ToyEmbedder) -> None:
+    embedder.gate.clear()
+    asking = [asyncio.create_task(made.find(ask(number=number))) for number in range(2)]
+    await embedder.reached.wait()
+    asking[0].cancel()
+    await asyncio.wait(asking[:1])
+    assert embedder.cancelled == 0
+    asking[1].cancel()
+    await asyncio.wait(asking)
+    await asyncio.sleep(0)
+    assert embedder.cancelled == 1
 
 
 @pytest.mark.parametrize(
@@ -212,11 +256,15 @@ async def test_near_misses_and_drawn_hits_are_handed_over(
 async def test_a_bucket_that_is_off_is_asked_off_the_event_loop(embedder: ToyEmbedder) -> None:
     asked_in: list[str] = []
 
-    def is_off(bucket: str) -> bool:
-        asked_in.append(threading.current_thread().name)
-        return bucket.startswith("acme/chat/canonical/")
+    class Off:
+        def state(self, bucket: str, slo: float) -> State:
+            asked_in.append(threading.current_thread().name)
+            return State.OFF if bucket.startswith("acme/chat/canonical/") else State.ON
 
-    made = Recaller(embedder, Index(embedder.dimensions), ManualClock(), is_off=is_off, deadline_s=5)
+        def share(self, bucket: str, slo: float, usual: float) -> float:
+            return usual
+
+    made = Recaller(embedder, Index(embedder.dimensions), ManualClock(), trust=Off(), deadline_s=5)
     await made.find(ask())
     await made.remember(remember())
     assert (await made.find(ask(SAME, 2))).reason == "bucket_off"
@@ -229,9 +277,8 @@ async def test_a_bucket_that_is_off_is_asked_off_the_event_loop(embedder: ToyEmb
 async def test_pending_questions_end_by_time_and_by_number() -> None:
     clock = ManualClock()
     kept = PendingQuestions(clock, pending_max=3)
-    embedding: pending.Embedding = asyncio.get_running_loop().create_future()
     for number in range(4):
-        kept.keep(ask(number=number), embedding)
+        kept.keep(ask(number=number))
     assert len(kept) == 3
     assert kept.take(OrgId("acme"), PARTITION, f"{0:064x}") is None
     assert kept.take(OrgId("other"), PARTITION, f"{1:064x}") is None
@@ -241,6 +288,6 @@ async def test_pending_questions_end_by_time_and_by_number() -> None:
     assert kept.take(OrgId("acme"), PARTITION, f"{1:064x}") is None
     clock.advance_ms(60_001)
     assert kept.take(OrgId("acme"), PARTITION, f"{2:064x}") is None
-    kept.keep(replace(ask(number=7), keep_s=10**9), embedding)
+    kept.keep(replace(ask(number=7), keep_s=10**9))
     clock.advance_ms(pending.KEEP_S_MAX * 1000 + 1)
     assert kept.take(OrgId("acme"), PARTITION, f"{7:064x}") is None
