@@ -2,15 +2,16 @@
 
 ``filter``: one look-up by the product's own Lookups on a real Valkey, one after another. ``likeness``: the
 recall process through its socket, as in section ``recall``. ``road``: through real Envoy, slices of the ways
-alternating, medians over the rounds: hits against bare Envoy; misses with the profile off and strict; requests
-that are not cached, alone and while 16 questions at a time are compared, in bursts and without a pause; and so
-with recall's threads at a lower priority, and on one core. ``expiry``: engine calls of 200 who ask the same.
+alternating, medians over the rounds: hits against bare Envoy; misses with the profile off and strict; what is
+not cached, alone and while 16 questions at a time are compared, in bursts and without a pause, with recall's
+threads as they are, at a lower priority, and on one core. ``expiry``: engine calls of 200 who ask the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import statistics
@@ -267,7 +268,7 @@ def road_figures(seconds: float) -> dict[str, Any]:
             strict = gateways["strict"]
             log = strict.state / "logs" / "recall.log"
             until(lambda: '"recall.ready"' in log.read_text(), "recall is ready")
-            bare = BareEnvoy(layout_bootstrap(strict), gateway_port=strict.port, work_dir=work_dir)
+            bare = BareEnvoy(bootstrap(strict), gateway_port=strict.port, work_dir=work_dir)
             road = Road(work_dir, seconds)
             for _ in range(ROUNDS):
                 road.slice(HIT, "bare envoy", bare.port, "-")
@@ -288,9 +289,9 @@ def road_figures(seconds: float) -> dict[str, Any]:
             upstream.close()
 
 
-def layout_bootstrap(gateway: Gateway) -> dict[str, Any]:
+def bootstrap(gateway: Gateway) -> dict[str, Any]:
     """The compiled Envoy config that ``gateway`` runs on."""
-    found: dict[str, Any] = httpx.Response(200, content=(gateway.state / "envoy.json").read_bytes()).json()
+    found: dict[str, Any] = json.loads((gateway.state / "envoy.json").read_text())
     return found
 
 
@@ -304,9 +305,7 @@ async def _identical(gateway: Gateway) -> dict[str, float]:
         base_url=gateway.base_url, headers=headers, limits=limits, timeout=60, verify=False
     ) as client:
         began = time.perf_counter()
-        answers = await asyncio.gather(
-            *(client.post("/chat/completions", json=body) for _ in range(ASKERS))
-        )
+        answers = await asyncio.gather(*(client.post("/chat/completions", json=body) for _ in range(ASKERS)))
         took = time.perf_counter() - began
     hits = sum(answer.headers.get("x-tidegate-cache") == "hit" for answer in answers)
     refused = sum(answer.status_code != 200 for answer in answers)
