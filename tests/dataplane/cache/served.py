@@ -35,8 +35,8 @@ orgs:
   reloaded: {}
   paid: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
   free: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
-  broke-free: {limits: [{requests: 1, per: lifetime}]}
-  broke-paid: {limits: [{requests: 1, per: lifetime}]}
+  broke-free: {limits: [{requests: 8, per: lifetime}]}
+  broke-paid: {limits: [{requests: 8, per: lifetime}]}
 """
 HIT_MICRO_USD: Final = 7
 LATE: Final = ("unavailable", "recall_unavailable")

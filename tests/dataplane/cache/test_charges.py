@@ -44,11 +44,11 @@ def test_a_paid_hit_costs_its_price_once_and_no_tokens(cached: Cached) -> None:
 def test_an_empty_budget_serves_free_hits_and_refuses_paid_ones(cached: Cached) -> None:
     question = "How far is it from Ghent to Bruges?"
     for org in ("broke-free", "broke-paid"):
-        # The only request of its lifetime.
-        assert cached.ask(question, org=org).status == 200
-    cached.found(question, "hit exact", org="broke-free")
-    refused = cached.ask("How far is it from Ghent to Mons?", org="broke-free")
-    assert (refused.status, refused.body["error"]["code"]) == (429, "insufficient_quota")
-    assert cached.ask(question, org="broke-free").cache == "hit exact"
-    paid = cached.ask(question, org="broke-paid")
-    assert (paid.status, paid.body["error"]["code"]) == (429, "insufficient_quota")
+        cached.kept(question, org=org)
+        spent = (cached.ask(f"How far is it from Ghent to town {number}?", org=org) for number in range(40))
+        refused = next(said for said in spent if said.status != 200)
+        assert (refused.status, refused.body["error"]["code"]) == (429, "insufficient_quota")
+    for stream in (False, True):
+        assert cached.ask(question, org="broke-free", stream=stream).cache == "hit exact"
+        paid = cached.ask(question, org="broke-paid", stream=stream)
+        assert (paid.status, paid.body["error"]["code"]) == (429, "insufficient_quota")

@@ -48,7 +48,7 @@ def test_a_caller_can_ask_for_less_likeness(cached: Cached) -> None:
     cached.kept("How do I sharpen a chisel?")
     other = "please tell me how to sharpen a chisel"
     assert cached.found(other, "hit canonical").status == 200
-    for control, cache in (("exact-only", "miss exact_only"), ("strict-only", "hit canonical")):
+    for control, cache in (("exact-only", "miss absent"), ("strict-only", "hit canonical")):
         assert cached.ask(other, control=f"{control}, only-if-cached").cache == cache
     assert cached.ask("How do I sharpen a chisel?", control="exact-only").cache == "hit exact"
 

@@ -25,8 +25,15 @@ async def ask_at_once(cached: Cached, question: str, org: str) -> list[httpx.Res
     async with httpx.AsyncClient(
         base_url=cached.gateway.base_url, headers=headers, limits=limits, timeout=60, verify=False
     ) as client:
-        asking = (client.post("/chat/completions", json=body) for _ in range(ASKERS))
-        return list(await asyncio.gather(*asking))
+
+        async def one() -> httpx.Response:
+            """As a client does that is told to come back."""
+            while True:
+                answer = await client.post("/chat/completions", json=body)
+                if answer.headers.get("x-tidegate-refusal") not in BUSY:
+                    return answer
+
+        return list(await asyncio.gather(*(one() for _ in range(ASKERS))))
 
 
 def handled(cached: Cached) -> dict[str, int]:
@@ -45,14 +52,13 @@ def handled(cached: Cached) -> dict[str, int]:
 
 
 def calls_for(cached: Cached, question: str, org: str) -> int:
-    """Engine calls of ASKERS who ask at once; all that are not refused by a busy machine get one answer."""
+    """Engine calls of ASKERS who ask at once and get the same answer."""
     known = cached.engine_calls()
     answers = asyncio.run(ask_at_once(cached, question, org))
-    answered = [answer for answer in answers if answer.headers.get("x-tidegate-refusal") not in BUSY]
-    assert {answer.status_code for answer in answered} == {200}
-    assert len({answer.json()["choices"][0]["message"]["content"] for answer in answered}) == 1
-    assert len({answer.json()["id"] for answer in answered}) == len(answered)
-    return cached.engine_calls() - known if len(answered) == ASKERS else 0
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["choices"][0]["message"]["content"] for answer in answers}) == 1
+    assert len({answer.json()["id"] for answer in answers}) == ASKERS
+    return cached.engine_calls() - known
 
 
 def test_a_new_question_is_one_engine_call_across_all_workers(cached: Cached) -> None:
