@@ -175,10 +175,15 @@ def found_in(text: bytes) -> list[str]:
 
 def leaks(gateway: Gateway) -> list[str]:
     """``<what> in <where>`` for each secret that was found."""
-    wanted = {name: text.encode() for name, text in needles(gateway.state).items()}
+    return places_of(gateway, needles(gateway.state))
+
+
+def places_of(gateway: Gateway, wanted: Mapping[str, str]) -> list[str]:
+    """``<name> in <where>`` for each text of ``wanted``, by name, that was found; in any case of letters."""
+    sought = {name: text.lower().encode() for name, text in wanted.items()}
     return [
         f"{name} in {where}"
-        for where, text in _texts(gateway)
-        for name, needle in wanted.items()
+        for where, text in ((where, text.lower()) for where, text in _texts(gateway))
+        for name, needle in sought.items()
         if needle in text
     ]

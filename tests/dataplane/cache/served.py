@@ -33,6 +33,8 @@ orgs:
   brief: {}
   uncached: {}
   reloaded: {}
+  walled-a: {}
+  walled-b: {}
   paid: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
   free: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
   broke-free: {limits: [{requests: 8, per: lifetime}]}
@@ -47,6 +49,7 @@ RULES: Final[Mapping[str, Mapping[str, Any]]] = {
     "strict": {"match": {"orgs": ["demo", "other", "free", "broke-free"]}, **_SIMILAR},
     "verified": {"match": {"orgs": ["judged"]}, **_SIMILAR, "profile": "verified"},
     "paid": {"match": {"orgs": ["paid", "broke-paid"]}, **_SIMILAR, "hit_micro_usd": HIT_MICRO_USD},
+    "walled": {"match": {"orgs": ["walled-a", "walled-b"]}, **_SIMILAR, "share": "user"},
     "brief": {"match": {"orgs": ["brief"]}, **_SIMILAR, "ttl_seconds": 3},
     "off": {"match": {"orgs": ["uncached"]}, "mode": "off"},
     "reloaded": {"match": {"orgs": ["reloaded"]}, **_EXACT},
