@@ -177,9 +177,10 @@ class Search:
                 return self._over(found)
             if found is not None:
                 self._tried, self._reason = found, "probation"
-        else:
+        elif self._reason == "absent":
+            # What stands against an answer of this very question says more than that no other one has one.
             self._reason = answer.reason
-        self._note("similar", self._reason)
+        self._note("similar", answer.reason or self._reason)
         return self._join()
 
     def _join(self) -> Step:

@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ext_proc.cache.store import TTL_SECONDS_MAX, CacheStore
 from ext_proc.recall.decision import Trust
 from ext_proc.recall.judge import Judge
 from ext_proc.recall.operator_client import OperatorClient
+from ext_proc.recall.settings import CheckSettings
 from ext_proc.recall.truth import State
 from ext_proc.recall.verification import Tell, Verification
 from ext_proc.recall.verifier import EngineVerifier
@@ -23,17 +23,6 @@ from gateway.telemetry.log import EventLog
 
 TRUTH_FILE: Final = "truth.json"
 JUDGED_FILE: Final = "judged.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckSettings:
-    """``gateway_url``: of the gateway itself; ``key_file``: holds the operator's API key; ``state_dir``: for
-    what is learnt; ``judge_model``: who judges, empty: the model that answered."""
-
-    gateway_url: str
-    key_file: Path
-    state_dir: Path
-    judge_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,10 @@ from ext_proc.cache.entry import Sealer
 from ext_proc.cache.policy import CachePolicy, Profile
 from ext_proc.cache.policy_file import load_cache_policy
 from ext_proc.cache.redis_store import RedisStore
-from ext_proc.recall.checks import CheckSettings, open_checks
 from ext_proc.recall.opening import check, opened
 from ext_proc.recall.service import Service
-from ext_proc.recall.settings import RecallSettings
+from ext_proc.recall.settings import CheckSettings, RecallSettings
 from ext_proc.recall.standby import Standby
-from ext_proc.recall.telling import open_telling
 from ext_proc.recall.words import Recall
 from ext_proc.rules import Secrets
 from ext_proc.settings import load_secrets
@@ -85,6 +83,9 @@ async def _recall(
         async with opened(settings, secrets, store, None, clock, log) as recall:
             yield recall
         return
+    from ext_proc.recall.checks import open_checks
+    from ext_proc.recall.telling import open_telling
+
     async with (
         open_telling(settings.ledger_url, clock, log) as tell,
         open_checks(checked, store, clock, log, tell) as checks,

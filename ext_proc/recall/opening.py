@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ext_proc.cache.redis_store import RedisStore
 from ext_proc.recall.settings import RecallSettings
@@ -102,8 +102,8 @@ async def opened(
     clock: Clock,
     log: EventLog,
 ) -> AsyncIterator[Recall]:
-    """The recaller, which finds at once and fills from the table meanwhile. Raises what ``open_embedder``
-    does."""
+    """The recaller, which finds at once and fills from the table meanwhile. ``checks`` None: there is no
+    operator's key, and nothing is checked. Raises what ``open_embedder`` does."""
     embedder = await asyncio.to_thread(open_embedder, settings)
     try:
         from ext_proc.recall.index import Index
@@ -125,15 +125,14 @@ async def opened(
         table = Table(settings.table_url, embedder.identity, embedder.dimensions, sealer, clock)
         writer = TableWriter(table, take, log)
         purges = Purges(store, clock)
-        recaller = Recaller(
-            embedder,
-            index,
-            clock,
-            writer=writer,
-            trust=purges if checks is None else checks.trust(purges),
-            on_near_miss=_nothing if checks is None else checks.judge.offer,
-            on_served=_nothing if checks is None else checks.verification.served,
-        )
+        watched: dict[str, Any] = {"trust": purges}
+        if checks is not None:
+            watched = {
+                "trust": checks.trust(purges),
+                "on_near_miss": checks.judge.offer,
+                "on_served": checks.verification.served,
+            }
+        recaller = Recaller(embedder, index, clock, writer=writer, **watched)
 
         async def obey() -> None:
             await writer.loaded.wait()
@@ -141,11 +140,7 @@ async def opened(
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(writer.run()),
-                    tasks.create_task(obey()),
-                    tasks.create_task(_keep(index, clock)),
-                ]
+                running = [tasks.create_task(work) for work in (writer.run(), obey(), _keep(index, clock))]
                 try:
                     yield recaller
                 finally:
@@ -156,10 +151,6 @@ async def opened(
             await writer.aclose()
     finally:
         await embedder.close()
-
-
-def _nothing(_: object) -> None:
-    """Without an operator's key nothing is checked."""
 
 
 async def _keep(index: Index, clock: Clock) -> None:

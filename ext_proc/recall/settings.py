@@ -56,3 +56,14 @@ class RecallSettings:
         "LEDGER_URL", "ledger Valkey, which takes the events of these checks", default=""
     )
     log_level: str = setting("LOG_LEVEL", "debug, info, warning or error", default="info")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """``gateway_url``: of the gateway itself; ``key_file``: holds the operator's API key; ``state_dir``: for
+    what is learnt; ``judge_model``: who judges, empty: the model that answered."""
+
+    gateway_url: str
+    key_file: Path
+    state_dir: Path
+    judge_model: str = ""

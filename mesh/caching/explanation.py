@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway.contract import headers as names
-from mesh.caching.reasons import in_words
+from mesh.caching.reasons import GUARD_PREFIX, GUARDS, in_words
 
 NOT_CACHED: Final = "not_cached"
 """The error's code of a miss."""
@@ -104,5 +104,6 @@ def _meaning(said: str) -> str:
     if len(rest) != 2 or rest[0] not in _LEVELS:
         return in_words(said)
     level, verdict = rest
-    ending = "may be served" if verdict == "found" else in_words(verdict)
+    seen = GUARDS.get(verdict.removeprefix(GUARD_PREFIX)) if verdict.startswith(GUARD_PREFIX) else None
+    ending = "may be served" if verdict == "found" else f"the two {seen}" if seen else in_words(verdict)
     return f"a stored question with cosine {similarity} and {_LEVELS[level]}: {ending}"

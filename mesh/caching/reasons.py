@@ -41,8 +41,8 @@ EXACT_ONLY: Final = {
 """Why an identical request only could have been answered."""
 
 SEARCHED: Final = {
-    "absent": "no answer to this question, in any form that needs no search, is stored where this caller may "
-    "see it (never asked there, expired, purged, or of another history, model, system prompt or parameters)",
+    "absent": "nothing is stored for this question with this history, model and parameters where this caller "
+    "may see it",
     "too_old": "the stored answer is older than the request's max-age",
     "judged": "the stored answer rests on a judge, and the profile, or the request's strict-only, takes none",
     "damaged": "the stored answer cannot be read any more",

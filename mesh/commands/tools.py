@@ -15,7 +15,7 @@ from mesh.local.refusal import Refusal
 TIERS: Final = ("unit", "fuzz", "contract", "golden", "integration", "dataplane", "clients", "drills", "tidy")
 """What ``tidegate test`` runs without arguments; ``nightly`` and ``bench`` only when named."""
 EXTRA_TIERS: Final = ("nightly",)
-BENCHES: Final = ("path", "sdk", "ledger")
+BENCHES: Final = ("path", "sdk", "ledger", "recall", "cache")
 
 
 def add(commands: Commands) -> None:
@@ -32,7 +32,8 @@ def add(commands: Commands) -> None:
         "bench",
         help="measure the whole path against bare Envoy, and what an SDK sees",
         description="Measure the whole path against bare Envoy (path), the openai client through the "
-        "gateway against the engine (sdk), and reserve and settle (ledger); each in one run. Prints tables.",
+        "gateway against the engine (sdk), reserve and settle (ledger), look-ups by likeness (recall), and "
+        "what the cache does to the road (cache); each in one run. Prints tables.",
         epilog="example: tidegate bench sdk --seconds 5 --json bench.json",
     )
     bench.add_argument("section", nargs="*", metavar="SECTION", help=f"{', '.join(BENCHES)} (all)")

@@ -44,12 +44,16 @@ class Scenario:
     connections: int
     fresh: bool = True
     stream: bool = False
+    question: str = ""
+    """In place of the usual one; ``@@SEQ@@`` is the request's number."""
+    headers: tuple[str, ...] = ()
 
     def body(self, model: str) -> bytes:
         """A chat completion of about 200 bytes."""
         question = (
             "Question @@SEQ@@: say something short." if self.fresh else "What is the capital of France?"
         )
+        question = self.question or question
         request: dict[str, Any] = {
             "model": model,
             "messages": [
@@ -97,6 +101,7 @@ def run_slice(
         *("--header", f"authorization: Bearer {token}", "-c", str(scenario.connections)),
         *("-d", str(seconds), "--warmup", "0.3", "--timeout", "20"),
         *("--seq", str(next(_FIRST_NUMBERS))),
+        *(word for header in scenario.headers for word in ("--header", header)),
     ]
     try:
         done = subprocess.run(

@@ -1,8 +1,9 @@
-"""``./tidegate bench``: sections ``path``, ``sdk``, ``ledger`` and ``recall``; all without a name.
+"""``./tidegate bench``: sections ``path``, ``sdk``, ``ledger``, ``recall`` and ``cache``; all without a name.
 
 ``path`` is bare Envoy against the whole path, in one run, as ratios; ``sdk`` is what the official Python
 client sees (tests/bench/sdk.py); ``ledger`` is what reserve and settle cost (tests/bench/ledger.py);
-``recall`` is what a look-up by likeness costs (tests/bench/recall.py). In ``path``, slices of the targets
+``recall`` is what a look-up by likeness costs (tests/bench/recall.py); ``cache`` is what hits cost, and what
+the cache does to the road (tests/bench/cache.py). In ``path``, slices of the targets
 alternate, so that a machine whose speed drifts treats all alike; medians over the rounds are printed. Two
 settings: ``shared`` lets the kernel place everything, ``one core`` pins the whole gateway (or bare Envoy) to
 CPU 0 and the load to CPU 1. CPU seconds are the processes' own.
@@ -19,14 +20,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import ledger, recall, sdk
+from tests.bench import cache, ledger, recall, sdk
+from tests.bench.cache_table import print_cache_report
 from tests.bench.ledger_table import print_ledger_report
 from tests.bench.load import SCENARIOS, BenchError, Scenario, compiled, run_slice
 from tests.bench.sdk_table import print_sdk_report
 from tests.bench.table import print_report
 from tests.bench.targets import MODEL, ROOT, BareEnvoy, Target, Upstream, WholePath
 
-SECTIONS: Final = ("path", "sdk", "ledger", "recall")
+SECTIONS: Final = ("path", "sdk", "ledger", "recall", "cache")
 ROUNDS: Final = 3
 UPSTREAM_HEADROOM: Final = 5
 """The load alone must do this many times bare Envoy's rate, else it is part of the limit."""
@@ -164,6 +166,8 @@ def main(argv: list[str] | None = None) -> int:
             report["ledger"] = ledger.figures(arguments.seconds)
         if "recall" in sections:
             report["recall"] = recall.figures()
+        if "cache" in sections:
+            report["cache"] = cache.figures(arguments.seconds)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
@@ -172,7 +176,8 @@ def main(argv: list[str] | None = None) -> int:
     failed = print_report(report, headroom=UPSTREAM_HEADROOM) if "path" in sections else 0
     failed |= print_sdk_report(report["sdk"]) if "sdk" in sections else 0
     failed |= print_ledger_report(report["ledger"]) if "ledger" in sections else 0
-    return failed | (recall.print_recall_report(report["recall"]) if "recall" in sections else 0)
+    failed |= recall.print_recall_report(report["recall"]) if "recall" in sections else 0
+    return failed | (print_cache_report(report["cache"]) if "cache" in sections else 0)
 
 
 if __name__ == "__main__":

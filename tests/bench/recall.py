@@ -236,16 +236,21 @@ def figures() -> dict[str, Any]:
     }
 
 
-def print_recall_report(report: dict[str, Any]) -> int:
-    """Always 0: a figure is not a failure."""
-    console = Console(width=120)
+def print_finds(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """What ``finds`` found."""
     shown = Shown(title="find through the socket (ms)")
     for column in ("tokens", "at once", "p50", "p99", f"refused of {FINDS}"):
         shown.add_column(column, justify="right")
-    for row in report["find"]:
+    for row in rows:
         values = (f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}", str(row["refused"]))
         shown.add_row(str(row["tokens"]), str(row["at_once"]), *values)
     console.print(shown)
+
+
+def print_recall_report(report: dict[str, Any]) -> int:
+    """Always 0: a figure is not a failure."""
+    console = Console(width=120)
+    print_finds(console, report["find"])
     shown = Shown(title="search alone (ms)")
     for column in ("entries", "partitions", "p50", "p99", "nearest found", "add", "bytes each"):
         shown.add_column(column, justify="right")

@@ -95,7 +95,7 @@ def test_what_is_explained_is_what_happens_and_costs_nothing(desk: Desk) -> None
     assert (missed["hit"], missed["code"]) == (False, "absent")
     assert [step["name"] for step in missed["steps"]] == ["similarity", "keys"]
     first = desk.ask(key, body)
-    assert first.headers["x-tidegate-cache"] == "miss"
+    assert (first.headers["x-tidegate-cache"], first.headers["x-tidegate-cache-reason"]) == ("miss", "absent")
     found = desk.until_hit(key, body)
     used = desk.used()
     again = desk.ask(key, {**body, "stream": False})

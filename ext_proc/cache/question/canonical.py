@@ -55,7 +55,7 @@ def tokens_of_split(written: list[str]) -> list[str]:
     found: list[str] = []
     for sentence in sentences(written):
         kept = frames.without_fillers(_plain(sentence))
-        if kept:
+        if kept and not (found and SENTENCE_END not in found and frames.asks_again(found, kept)):
             if found:
                 found.append(SENTENCE_END)
             found.extend(frames.asked_plainly(kept))

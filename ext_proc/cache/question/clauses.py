@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NamedTuple
 
-from ext_proc.cache.question import frames
+from ext_proc.cache.question import frames, rewording
 from ext_proc.cache.question.terms import CLAUSES, FUNCTION, PREPOSITIONS, Kind, Term, terms_of
 from ext_proc.cache.question.tokens import COMMA
 
@@ -40,6 +41,7 @@ def read(
     sentence: list[str], names: frozenset[str], acronyms: frozenset[str]
 ) -> tuple[list[Clause], list[Term]]:
     """Clauses of one sentence of canonical tokens, and the terms in them."""
+    sentence = rewording.plainly(sentence)
     asked = _asked_at(sentence)
     if asked:
         front = sentence[:asked]
@@ -68,6 +70,8 @@ def _asked_at(sentence: list[str]) -> int:
             return index
         if fronted and index > 1 and frames.frame(sentence, index)[2] > 1:
             return index
+    if fronted and COMMA in sentence and sentence[1] not in frames.AUXILIARIES:
+        return sentence.index(COMMA) + 1
     return 0
 
 
@@ -97,7 +101,8 @@ def _clause(
     if not taken:
         kind, subject, taken = _form(sentence)
     terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
-    kind, terms = _reworded(kind, terms)
+    searched = kind == "bare" and rewording.OWNED.isdisjoint(sentence)
+    kind, terms = _reworded(kind, _swapped(terms), searched)
     return Clause(kind, subject, _mirrored(_groups(terms))), terms
 
 
@@ -116,14 +121,43 @@ def _mirrored(groups: tuple[Group, ...]) -> tuple[Group, ...]:
     return Group("", (head, ("between", first))), Group("and", (("", second),))
 
 
-def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
+ORDERED: Final = frozenset(["to", "from", "through", "via", "than", "over", "into"])
+"""Behind these the order of two places or things may be that of a way or of a comparison."""
+
+
+def _swapped(terms: list[Term]) -> list[Term]:
+    """ "must I pay" as "I must pay", and "in A and B" at the end with A and B in one order."""
+    swapped = list(terms)
+    for index, (one, other) in enumerate(pairwise(terms)):
+        if one.key == "@must" and other.kind is Kind.PRONOUN and other.key in ("@i", "@we", "@you"):
+            swapped[index : index + 2] = [other, one]
+    if len(swapped) > 4:
+        link, one, coordinates, other = swapped[-4:]
+        if (
+            link.kind is Kind.LINK and link.key in PREPOSITIONS - ORDERED
+            and coordinates.kind is Kind.LINK and coordinates.key in ("and", "or")
+            and Kind.LINK not in (one.kind, other.kind) and other.key < one.key
+        ):  # fmt: skip
+            swapped[-3], swapped[-1] = other, one
+    return swapped
+
+
+def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[Term]]:
     """Forms of asking that end in a verb of their own: "how much does it cost", "what does it mean"."""
+    if kind == "openhours":
+        return "what", [OPENING_HOURS, *terms]
+    if kind == "howlong":
+        return _taking(terms)
+    if searched and len(terms) > 1:
+        return _looked_up(terms)
+    if len(terms) > 1 and kind == "price2" and terms[-1].key == "cost":
+        return "price", terms[:-1]
     links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK and term.key != "of"]
     end = links[0] if links else len(terms)
     if end > 1 and kind in ("price2", "what") and terms[end - 1].key == "cost":
         return "price", [*terms[: end - 1], *terms[end:]]
-    if end > 1 and kind == "what" and terms[end - 1].key == "mean" and end == len(terms):
-        return "meaning", terms[:-1]
+    if end > 1 and kind == "what" and terms[end - 1].key == "mean":
+        return "meaning", [*terms[: end - 1], *terms[end:]]
     if end > 1 and kind == "howmuch" and terms[end - 1].key == "cost":
         return "price", [*terms[: end - 1], *terms[end:]]
     if end and kind == "when" and terms[0].key == "deadline":
@@ -131,6 +165,10 @@ def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
     if end > 1 and kind == "whattime" and terms[end - 1].key in ("open", "close"):
         return "when", terms
     keys = [term.key for term in terms]
+    if kind == "exists" and end > 1 and keys[end - 1] == "available":
+        return kind, [*terms[: end - 1], *terms[end:]]
+    if kind == "yn present" and end > 1 and keys[end - 1] == "available" and _is_generic(terms[: end - 1]):
+        return "exists", [*terms[: end - 1], *terms[end:]]
     if (
         kind == "yn present"
         and "have" in keys[1 : end - 1]
@@ -140,6 +178,47 @@ def _reworded(kind: str, terms: list[Term]) -> tuple[str, list[Term]]:
         have = keys.index("have")
         return "exists", [*terms[have + 1 :], AT, *terms[:have]]
     return kind, terms
+
+
+OPENING_HOURS: Final = Term("opening hours", "open", Kind.WORD)
+
+
+def _is_generic(terms: list[Term]) -> bool:
+    """Whether terms name a thing as such, none that was named before and nobody's."""
+    return all(term.kind is Kind.WORD and term.article != "the" for term in terms)
+
+
+def _taking(terms: list[Term]) -> tuple[str, list[Term]]:
+    """ "how long does delivery take" as "how long does it take for delivery"."""
+    for index, term in enumerate(terms):
+        if index and term.key == "take" and (index + 1 == len(terms) or terms[index + 1].kind is Kind.LINK):
+            return "takes2", [*terms[:index], *terms[index + 1 :]]
+        if term.kind is Kind.LINK and term.key != "of":
+            break
+    return "howlong", terms
+
+
+def _looked_up(terms: list[Term]) -> tuple[str, list[Term]]:
+    """Words as typed into a search box, "appendicitis symptoms", as "what are the symptoms of
+    appendicitis"."""
+    links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK]
+    head = terms[(links[0] if links else len(terms)) - 1]
+    if head.kind is not Kind.WORD:
+        return "bare", terms
+    if len(terms) > 1 and not links and head.key in ("meaning", "definition"):
+        return "meaning", terms[:-1]
+    return ("what" if head.key.rpartition(" ")[2] in rewording.ATTRIBUTES else "bare"), terms
+
+
+def _possessed(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """ "capital of peru" as "peru capital", where the first is something that the second has."""
+    if keys.count("of") != 1:
+        return keys
+    place = keys.index("of")
+    thing, owner = keys[:place], keys[place + 1 :]
+    if thing and owner and thing[-1].rpartition(" ")[2] in rewording.ATTRIBUTES:
+        return (*owner, *thing)
+    return keys
 
 
 def _form(sentence: list[str]) -> tuple[str, str, int]:
@@ -187,7 +266,7 @@ def _settled(parts: list[Part]) -> tuple[Part, ...]:
     "in", "on" and "at" a place are one.
     """
     head, *rest = [
-        ("at", keys) if name in ("in", "on") and keys and keys[-1] in SITES else (name, keys)
+        ("at" if name in ("in", "on") and keys and keys[-1] in SITES else name, _possessed(keys))
         for name, keys in parts
     ]
     names = {name for name, _ in rest}

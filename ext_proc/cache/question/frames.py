@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ext_proc.cache.question import tables
 from ext_proc.cache.question.tokens import COMMA
+from ext_proc.cache.question.words import base
 
 Trie = dict[str, Any]
 """Nested by word; the value under "" is what the phrase up to here stands for."""
@@ -120,30 +121,66 @@ def without_fillers(words: list[str]) -> list[str]:
     while changed:
         if longest(ALONE, words)[1] == len(words):
             return []
+        if COMMA in words:
+            last = len(words) - 1 - words[::-1].index(COMMA)
+            if asks_again(words[:last], words[last + 1 :]):
+                words = words[:last]
         start = _leading(words)
         stop = len(words) - _trailing(words[start:])
         while stop > start and words[stop - 1] == COMMA:
             stop -= 1
         changed = stop - start < len(words)
         words = words[start:stop]
-        if start and len(words) > 3 and words[0] in ("if", "whether"):
+        if start and len(words) > 3:
             words = _direct(words)
     return words
 
 
 SUBJECTS: Final = frozenset(["i", "we", "you", "he", "she", "it", "they", "there"])
+ACTORS: Final = frozenset(["i", "we", "you", "they"])
+INVERTED: Final = AUXILIARIES - {"do", "does", "did", "have", "has", "had"}
+NOUNS_MAX: Final = 4
+"""Tokens of a subject behind which its verb is looked for."""
 
 
 def _direct(words: list[str]) -> list[str]:
-    """ "if I can pay", behind "could you tell me", as "can I pay"; as it stands where it has another form."""
-    subject, verb = words[1], words[2]
-    if subject not in SUBJECTS or COMMA in words:
+    """ "if I can pay" and "where I can pay", behind "could you tell me", as "can I pay" and "where
+    can I pay"; as it stands where it has another form."""
+    if COMMA in words:
         return words
-    if verb in AUXILIARIES and not (verb in ("have", "has", "had") and words[3] == "to"):
-        return [verb, subject, *words[3:]]
-    if subject in ("i", "we", "you") and (verb in ("need", "have") and words[3] == "to"):
-        return ["do", subject, *words[2:]]
-    return words
+    first = words[0]
+    if first not in ("if", "whether"):
+        if first not in ("where", "when", "why", "what", "how") or words[1] not in SUBJECTS:
+            return words
+        turned = _inverted(words[1:])
+        return [first, *turned] if turned else words
+    return _inverted(words[1:]) or words
+
+
+def _inverted(words: list[str]) -> list[str]:
+    """The statement `words` as the question it answers by yes or no; empty where that is not certain."""
+    if len(words) < 2:
+        return []
+    subject, verb = words[0], words[1]
+    if subject not in SUBJECTS:
+        for index in range(1, min(NOUNS_MAX + 1, len(words) - 1)):
+            if words[index] in INVERTED:
+                return [words[index], *words[:index], *words[index + 1 :]]
+            if words[index] in AUXILIARIES or words[index] in UNSURE:
+                break
+        return []
+    if verb in INVERTED or (verb in ("have", "has", "had") and "to" not in words[2:3] and subject == "there"):
+        return [verb, subject, *words[2:]]
+    if subject in ACTORS and verb not in AUXILIARIES - {"have"} and verb not in UNSURE:
+        return [] if base(verb)[1] or verb.endswith(("ly", "ed")) else ["do", *words]
+    return []
+
+
+UNSURE: Final = frozenset(
+    ["who", "which", "that", "and", "or", "not", "never", "still", "already", "also", "just", "only",
+     "always", "even", "both", "all", "ever", "really", "actually", "put", "cut", "set", "let", "hit"]
+)  # fmt: skip
+"""Behind these, or with these as the verb, a statement is not turned."""
 
 
 def _leading(words: list[str]) -> int:
@@ -164,6 +201,16 @@ def _leading(words: list[str]) -> int:
             if trie is INTRODUCTIONS and longest(FRAMES, words, following)[1]:
                 return following
     return start
+
+
+INTENTIONS: Final = _trie([(row, "") for row in FILLERS["intentions"]])
+"""Said of what one wants to do: with it "how do I do that" asks nothing more."""
+REPEATED: Final = _trie([(row, "") for row in FILLERS["repeated"]])
+
+
+def asks_again(before: list[str], words: list[str]) -> bool:
+    """Whether `words` only ask how to do what the sentence `before` them wants to do."""
+    return bool(words) and longest(REPEATED, words)[1] == len(words) and longest(INTENTIONS, before)[1] > 0
 
 
 def _trailing(words: list[str]) -> int:

@@ -97,11 +97,14 @@ def parts(number: str, unit: str, currency: str) -> list[str]:
 
 
 def clock(text: str) -> list[str]:
-    """One token for a time of day: "7 pm" and "7:00pm" are "7:00pm"; "19:00" stays what it is."""
+    """One token for a time of day: "7 pm", "7:00pm" and "19:00" are "7:00pm", "07:00" is "7:00am"; "7:00"
+    may be either and stays what it is."""
     match = CLOCK.fullmatch(text.strip())
     if match is None:
         return [text.lower()]
     hour, minute, second, half = match.groups()
+    if half is None and second is None and (hour[0] == "0" or 12 < int(hour) < 24):
+        return [f"{int(hour) % 12 or 12}:{minute}{'pm' if int(hour) > 12 else 'am'}"]
     if half is None:
         return [f"{hour}:{minute or '00'}" + (f":{second}" if second else "")]
     return [f"{int(hour)}:{minute or '00'}{half.lower()}m"]

@@ -41,7 +41,7 @@ def read_question(raw: str) -> Question:
     if len(raw) > text.CHARS_MAX:
         return Question("", OTHER, True)
     folded = text.folded(raw)
-    if not text.readable(folded):
+    if len(folded) > text.READ_CHARS_MAX or not text.readable(folded):
         return _exact(folded)
     written = tokens.split(folded)
     names, acronyms = entities.names_of(written)
@@ -54,6 +54,8 @@ def read_question(raw: str) -> Question:
         found, more = clauses.read(sentence, names, acronyms)
         read_clauses.extend(found)
         terms.extend(more)
+    if len(read_clauses) == 2 and read_clauses[1].kind == "bare" != read_clauses[0].kind:
+        read_clauses.reverse()  # what the matter is, and what is asked about it: in either order
     return Question(" ".join(plain), ENGLISH, False, tuple(read_clauses), tuple(terms))
 
 

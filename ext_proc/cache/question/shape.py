@@ -111,7 +111,7 @@ def _mine_differs(asked: Question, stored: Question) -> Guard | None:
         return Guard.OWNER
     if here and there:
         return Guard.OWNER
-    if any(term.article for term in (*asked.terms, *stored.terms)) or any(
+    if any(term.article == "a" for term in (*asked.terms, *stored.terms)) or any(
         term.kind is Kind.PRONOUN and term.key != MINE for term in (*asked.terms, *stored.terms)
     ):
         return Guard.OWNER

@@ -55,8 +55,8 @@ class Kind(StrEnum):
 
 
 class Term(NamedTuple):
-    """`key` is compared, `surface` is the word as asked in lower case, `definite` is "a" after an
-    indefinite article."""
+    """`key` is compared, `surface` is the word as asked in lower case, `article` is "a" or "the" behind
+    one."""
 
     key: str
     surface: str
@@ -134,7 +134,9 @@ def _alike(bases: list[str], sentence: list[str], index: int, recorded: bool) ->
 
 SWITCHED: Final = frozenset({"turn", "turning", "turned", "switch", "switching", "switched"})
 PERIODS: Final = frozenset(["day", "night", "week", "month", "year", "hour", "minute", "person"])
-HOUSE: Final = frozenset(["policy", "policies", "hours", "newsletter"])
+HOUSE: Final = frozenset(
+    ["policy", "policies", "hours", "newsletter", "fees", "prices", "charges", "rates", "times", "menu"]
+)
 """What a house has but one of: "your return policy" is "the return policy"."""
 TECHNICAL: Final = (CODES | entities.PRODUCTS) - {"windows"}
 
@@ -176,7 +178,10 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     bases: list[str] = []
     past: list[bool] = []
     for word in sentence:
-        stem, gone = (word, False) if word in FUNCTIONAL or word in names else words.base(word)
+        if word in FUNCTIONAL or word in names:
+            stem, gone = word.removesuffix("'s"), False
+        else:
+            stem, gone = words.base(word)
         bases.append(stem)
         past.append(gone)
     recorded = not RECORDED.isdisjoint(bases)
@@ -205,10 +210,11 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
             else:
                 found.append(_term(word, bases[index], past[index], names, acronyms, article))
             index += 1
-        article = "a" if word in ("a", "an") and length == 0 else ""
+        article = ARTICLES.get(word, "") if length == 0 else ""
     return found
 
 
+ARTICLES: Final = {"a": "a", "an": "a", "the": "the"}
 STOPS: Final = PREPOSITIONS | CLAUSES | {COMMA}
 """Before these, and at the end, "do" is what is done: "what does a nurse do"."""
 MODAL_KIND: Final = Kind.MODAL

@@ -7,7 +7,10 @@ import unicodedata
 from typing import Final
 
 CHARS_MAX: Final = 4_000
-"""Longer texts are never compared: they are no questions, and reading them would cost milliseconds."""
+"""Longer texts are never compared: they are no questions."""
+READ_CHARS_MAX: Final = 600
+"""Longer texts are compared as they stand: some hundred words are no question whose likes are stored, and
+reading them would cost milliseconds."""
 FOLDED: Final = str.maketrans(
     {
         "\u2018": "'",

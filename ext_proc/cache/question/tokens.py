@@ -13,6 +13,12 @@ COMMA: Final = ","
 TOKEN: Final = re.compile(  # repetitions before a mark to be found are bounded: no text costs quadratic time
     r"""
     (?P<plain>(?<!\S)[A-Za-z]+(?!\S))
+  | (?P<symbol>(?<!\S)(?:'[*+/%!&@\#$?:;.,"()\[\]-]{1,4}' | "[*+/%!&@\#$?:;.,'()\[\]-]{1,4}")(?=[\s.,?!]|\Z)
+      | (?<!\S)(?:[*+/%@\#$'"] | (?![?!.;:-]{2,4}(?:\s|\Z))[*+/%!&@\#$?:;'"()\[\]-]{2,4})(?=\s|[?.!]?\Z)
+      | (?:(?<=does\s)|(?<=\sthe\s)|(?<=\suse\s)|(?<=between\s)|(?<=\sis\s))[!&?:;.,-]{1,3}(?=\s)
+      | (?<=\d\s)-(?=\s\d)
+      | (?<!\S)[!&?:;.,-]{1,3}(?=\s(?:mean|do|operator|sign|symbol|character|mark)s?\b)
+      | (?<!\S)(?:\*{1,2}|!)[A-Za-z_]\w{0,80}(?![\w*]))
   | (?P<code>
         https?://\S+ | www\.\S+ | [\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+
       | (?:[A-Za-z]:\\|~/|\.{1,2}/|(?<![\w/])/(?=[A-Za-z]))[\w./\\~-]*\w
@@ -101,6 +107,8 @@ def split(text: str) -> list[str]:
             currency = ""
         elif (kind == "word" and joins) or (token in numbers.CASED_UNITS and found and found[-1].isdigit()):
             found[-1] += token
+        elif kind == "symbol":
+            found.append(quoted(token))
         elif kind == "time":
             found.extend(numbers.clock(token))
         elif kind == "dotted":
@@ -115,6 +123,18 @@ def split(text: str) -> list[str]:
     while found and found[-1] in (COMMA, SENTENCE_END):
         found.pop()
     return found
+
+
+def quoted(symbol: str) -> str:
+    """A symbol that is asked about, in single quotes, so that no mark of the sentence is taken for it; a
+    word with an operator before it as it stands."""
+    if symbol[-1].isalnum() or symbol[-1] == "_":
+        return symbol
+    return (
+        symbol
+        if len(symbol) > 2 and symbol[0] == symbol[-1] == "'"
+        else f"'{symbol.strip(chr(34)) or symbol}'"
+    )
 
 
 def _is_hyphen(preceding: str, following: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from gateway.contract.ids import KeyId, OrgId, TeamId, Tier, UserId
 from gateway.contract.principal import Principal
 from gateway.keys.key_file import create_api_key
-from tests.dataplane.cache.served import BUDGETS, ORGS, Cached, cache_policy
+from tests.dataplane.cache.served import BUDGETS, ORGS, REVISION, Cached, cache_policy, catalogue
 from tests.harness.api_keys import key_for
 from tests.harness.embedders import EMBEDDERS
 from tests.harness.engines import Twin, twin
@@ -38,7 +38,7 @@ def cache_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
 @pytest.fixture(scope="package")
 def cached(cache_engine: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
     """Ready when recall is, which loads its embedder after the gateway is ready."""
-    files = {"budgets.yaml": BUDGETS, "cache.yaml": cache_policy(1)}
+    files = {"budgets.yaml": BUDGETS, "cache.yaml": cache_policy(1), "models.yaml": catalogue(REVISION)}
     mesh = overlay(tmp_path_factory.mktemp("policy") / "mesh", files)
     state = tmp_path_factory.mktemp("state")
     EMBEDDERS.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from gateway.contract.clock import SystemClock
 from mesh.local.layout import layout_of
 from tests.harness.api_keys import sdk
 from tests.harness.engines import Twin
-from tests.harness.gateway import MODEL, ROOT, Gateway
+from tests.harness.gateway import BUSY, MODEL, ROOT, Gateway, until
 
 BUDGETS: Final = """
 version: 1
@@ -37,10 +37,12 @@ orgs:
   walled-b: {}
   paid: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
   free: {limits: [{micro_usd: 1000000, per: month}, {requests: 1000, per: month}]}
-  broke-free: {limits: [{requests: 1, per: lifetime}]}
-  broke-paid: {limits: [{requests: 1, per: lifetime}]}
+  broke-free: {limits: [{requests: 8, per: lifetime}]}
+  broke-paid: {limits: [{requests: 8, per: lifetime}]}
 """
 HIT_MICRO_USD: Final = 7
+LATE: Final = ("unavailable", "recall_unavailable")
+"""Reasons of a miss that say nothing about questions."""
 _EXACT: Final = {"mode": "all", "share": "org"}
 _SIMILAR: Final = {**_EXACT, "profile": "strict", "verify_share": 0.001}
 RULES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -48,7 +50,7 @@ RULES: Final[Mapping[str, Mapping[str, Any]]] = {
     "verified": {"match": {"orgs": ["judged"]}, **_SIMILAR, "profile": "verified"},
     "paid": {"match": {"orgs": ["paid", "broke-paid"]}, **_SIMILAR, "hit_micro_usd": HIT_MICRO_USD},
     "walled": {"match": {"orgs": ["walled-a", "walled-b"]}, **_SIMILAR, "share": "user"},
-    "brief": {"match": {"orgs": ["brief"]}, **_SIMILAR, "ttl_seconds": 1},
+    "brief": {"match": {"orgs": ["brief"]}, **_SIMILAR, "ttl_seconds": 3},
     "off": {"match": {"orgs": ["uncached"]}, "mode": "off"},
     "reloaded": {"match": {"orgs": ["reloaded"]}, **_EXACT},
 }
@@ -61,9 +63,17 @@ def cache_policy(version: int, **changed: Mapping[str, Any]) -> str:
     return yaml.safe_dump({"version": version, "rules": rules}, sort_keys=False)
 
 
+def _models() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "mesh/base/policy/models.yaml").read_text())
+    return found
+
+
+REVISION: Final[str] = _models()["models"][0]["revision"]
+
+
 def catalogue(revision: str) -> str:
-    """The demo's models.yaml with another revision of the model."""
-    document: dict[str, Any] = yaml.safe_load((ROOT / "mesh/base/policy/models.yaml").read_text())
+    """The demo's models.yaml with this revision of the model."""
+    document = _models()
     document["models"][0]["revision"] = revision
     return yaml.safe_dump(document)
 
@@ -85,15 +95,30 @@ class Said:
         return f"{said} {kind}".strip()
 
     @property
+    def late(self) -> bool:
+        """Whether a filter, the ledger, the cache or recall was not there in time."""
+        reason = self.headers.get("x-tidegate-cache-reason")
+        return reason in LATE or self.headers.get("x-tidegate-refusal") in BUSY
+
+    @property
     def entry(self) -> str:
         """Of a hit."""
         return self.headers["x-tidegate-cache-entry"]
 
     @property
     def content(self) -> str:
-        """What the model said."""
-        found: str = self.body["choices"][0]["message"]["content"]
-        return found
+        """What the model said; empty where there is no answer."""
+        return str(self.body["choices"][0]["message"]["content"]) if "choices" in self.body else ""
+
+
+def _said(answer: httpx.Response) -> Said:
+    is_json = answer.headers.get("content-type", "").startswith("application/json")
+    return Said(
+        status=answer.status_code,
+        headers=answer.headers,
+        text=answer.text,
+        body=answer.json() if is_json else {},
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,28 +131,59 @@ class Cached:
     keys: Mapping[str, str]
     version: int = 1
 
-    def ask(self, text: str, *, org: str = "demo", control: str = "", **fields: Any) -> Said:
-        """One chat completion. ``control``: the Cache-Control header; ``feedback`` and all others are fields
-        of the body, but ``feedback``, which is a header."""
+    def ask(
+        self,
+        text: str,
+        *,
+        org: str = "demo",
+        control: str = "",
+        feedback: str = "",
+        late: bool = False,
+        **fields: Any,
+    ) -> Said:
+        """One chat completion. ``control``: the Cache-Control header; ``feedback``: an entry, called wrong in
+        a header; ``late``: whether an answer counts that says that something was late or gone, which else is
+        a busy machine's and is asked for again; ``fields``: of the body."""
         headers = {"authorization": f"Bearer {self.keys[org]}"}
         headers |= {"cache-control": control} if control else {}
-        feedback = fields.pop("feedback", "")
         headers |= {"x-tidegate-cache-feedback": f'wrong; entry="{feedback}"'} if feedback else {}
         messages = [{"role": "user", "content": text}]
         body = {"model": MODEL, "messages": messages, "max_tokens": 200, **fields}
         url = f"{self.gateway.base_url}/chat/completions"
-        answer = httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False)
-        is_json = answer.headers.get("content-type", "").startswith("application/json")
-        return Said(
-            status=answer.status_code,
-            headers=answer.headers,
-            text=answer.text,
-            body=answer.json() if is_json else {},
-        )
+
+        def send() -> Said | None:
+            said = _said(httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False))
+            return said if late or not said.late else None
+
+        return until(send, f"an answer to {text!r}")
 
     def peek(self, text: str, *, org: str = "demo", **fields: Any) -> Said:
         """Without asking the engine: 504 where there is no answer."""
         return self.ask(text, org=org, control="only-if-cached", **fields)
+
+    def kept(self, text: str, **fields: Any) -> Said:
+        """Ask, until it is in the cache; the engine's answer."""
+        first = self.ask(text, **fields)
+        assert first.status == 200, first.text
+        self.found(text, "hit exact", **fields)
+        return first
+
+    def found(self, text: str, cache: str, **fields: Any) -> Said:
+        """Ask until the answer is found as ``cache`` says; recall may be too late on a busy machine."""
+
+        def look() -> Said | None:
+            said = self.peek(text, **fields)
+            return said if said.cache == cache else None
+
+        return until(look, f"{cache} for {text!r}, which is {self.peek(text, **fields).cache}")
+
+    def engine_calls(self) -> int:
+        """Requests that reached the engine so far."""
+        return len(self.engine.attempts())
+
+    def reached_engine(self, said: Said) -> bool:
+        """Whether the engine was asked for that answer."""
+        return bool(self.engine.attempts(said.headers["x-request-id"]))
 
     def sdk(self, org: str = "demo") -> OpenAI:
         """The official client, without retries of its own."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.dataplane.cache.served import Cached, Said
-from tests.harness.gateway import until
+from tests.dataplane.cache.served import Cached
 
 ENTRY_CHARS = 64
 TOOL: dict[str, Any] = {
@@ -27,28 +26,9 @@ def chunks(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def kept(cached: Cached, text: str, **fields: Any) -> Said:
-    """Ask until it is in the cache; the answer of the engine."""
-    first = cached.ask(text, **fields)
-    assert first.status == 200, first.text
-    until(lambda: cached.peek(text, **fields).cache == "hit exact", f"{text!r} is stored")
-    return first
-
-
-def found(cached: Cached, text: str, cache: str, **fields: Any) -> Said:
-    """Ask until the answer comes as ``cache`` says; a busy machine may be too late at first."""
-
-    def look() -> Said | None:
-        said = cached.peek(text, **fields)
-        return said if said.cache == cache else None
-
-    return until(look, f"{cache} for {text!r}, not {cached.peek(text, **fields).headers}")
-
-
 def test_the_same_question_is_answered_with_the_same_answer(cached: Cached) -> None:
-    first = kept(cached, "Which herbs grow well in shade?")
-    assert first.cache == "miss no_candidate"
-    known = len(cached.engine.attempts())
+    first = cached.kept("Which herbs grow well in shade?")
+    assert first.cache.startswith("miss ")
     again = cached.ask("Which herbs grow well in shade?")
     assert (again.status, again.cache, again.content) == (200, "hit exact", first.content)
     assert again.body["usage"] == first.body["usage"]
@@ -56,20 +36,21 @@ def test_the_same_question_is_answered_with_the_same_answer(cached: Cached) -> N
     assert len(again.entry) == ENTRY_CHARS
     assert 0 <= int(again.headers["age"]) < 60
     assert "x-tidegate-cache-similarity" not in again.headers
-    assert len(cached.engine.attempts()) == known
+    assert cached.reached_engine(first)
+    assert not cached.reached_engine(again)
 
 
 def test_the_same_canonical_text_needs_no_model(cached: Cached) -> None:
-    first = kept(cached, "How do I reset my password?")
+    first = cached.kept("How do I reset my password?")
     entry = cached.peek("How do I reset my password?").entry
     for other in ("how can I reset my password", "Please tell me how to reset my password"):
-        said = found(cached, other, "hit canonical")
+        said = cached.found(other, "hit canonical")
         assert (said.entry, said.content) == (entry, first.content)
 
 
 def test_the_same_words_in_another_order_are_found_by_recall(cached: Cached) -> None:
-    first = kept(cached, "How do I install Python on Windows?")
-    said = found(cached, "On Windows, how do I install Python?", "hit semantic")
+    first = cached.kept("How do I install Python on Windows?")
+    said = cached.found("On Windows, how do I install Python?", "hit semantic")
     assert said.content == first.content
     assert said.entry == cached.peek("How do I install Python on Windows?").entry
     assert 0.8 <= float(said.headers["x-tidegate-cache-similarity"]) <= 1
@@ -81,21 +62,21 @@ def test_the_same_words_in_another_order_are_found_by_recall(cached: Cached) -> 
     ("stored", "asked", "guard"),
     [
         ("How many litres are in 3 gallons?", "How many litres are in 4 gallons?", "number"),
-        ("How do I mount a disk on Linux?", "How do I unmount a disk on Linux?", "prefix"),
+        ("Which plants are toxic for cats?", "Which plants are not toxic for cats?", "negation"),
     ],
 )
 def test_a_guarded_near_pair_is_a_miss_with_its_reason(
     cached: Cached, stored: str, asked: str, guard: str
 ) -> None:
-    kept(cached, stored)
-    said = found(cached, asked, f"miss guard.{guard}")
+    cached.kept(stored)
+    said = cached.found(asked, f"miss guard.{guard}")
     assert (said.status, said.body["error"]["code"]) == (504, "not_cached")
     assert f"near guard.{guard}" in said.headers["x-tidegate-cache-trace"]
     assert cached.ask(asked).cache.startswith("miss")
 
 
 def test_a_trace_shows_no_word_of_a_question(cached: Cached) -> None:
-    kept(cached, "How do gooseberries ripen in Norway?")
+    cached.kept("How do gooseberries ripen in Norway?")
     said = cached.peek("How do unripe gooseberries ripen in Norway?")
     for word in ("gooseberr", "norway", "ripe"):
         assert word not in said.headers["x-tidegate-cache-trace"].lower()
@@ -103,7 +84,7 @@ def test_a_trace_shows_no_word_of_a_question(cached: Cached) -> None:
 
 def test_another_conversation_or_caller_is_another_question(cached: Cached) -> None:
     question = "Where does the Danube begin?"
-    kept(cached, question)
+    cached.kept(question)
     earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     for fields in (
         {"messages": [*earlier, {"role": "user", "content": question}]},
@@ -124,7 +105,7 @@ def test_an_org_whose_rule_is_off_is_never_answered(cached: Cached) -> None:
 def test_json_and_streams_share_an_entry(cached: Cached, first_stream: bool) -> None:
     question = f"How do tides work near Bergen {'often' if first_stream else 'rarely'}?"
     usage = {"include_usage": True}
-    first = kept(cached, question, **({"stream": True, "stream_options": usage} if first_stream else {}))
+    first = cached.kept(question, **({"stream": True, "stream_options": usage} if first_stream else {}))
     json_form = cached.ask(question)
     stream = cached.ask(question, stream=True)
     with_usage = cached.ask(question, stream=True, stream_options=usage)
@@ -147,7 +128,7 @@ def streamed(*deltas: dict[str, Any], finish: str) -> dict[str, Any]:
     events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     events.append({**base, "choices": [], "usage": usage})
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    return {"status": 200, "body": body, "headers": {"content-type": "text/event-stream"}}
+    return {"junk": body, "stream": True}
 
 
 def test_a_replayed_stream_has_the_reasoning_and_the_tool_calls_in_their_pieces(cached: Cached) -> None:
@@ -157,7 +138,7 @@ def test_a_replayed_stream_has_the_reasoning_and_the_tool_calls_in_their_pieces(
     named = call("")
     named["tool_calls"][0] |= {"id": "call_7", "type": "function"}
     named["tool_calls"][0]["function"]["name"] = "get_tariff"
-    deltas = (
+    deltas: tuple[dict[str, Any], ...] = (
         {"role": "assistant", "content": "", "reasoning_content": None},
         *({"reasoning_content": text} for text in ("Zones ", "matter", " here.")),
         *({"content": text} for text in ("Let me ", "look.")),
@@ -165,7 +146,7 @@ def test_a_replayed_stream_has_the_reasoning_and_the_tool_calls_in_their_pieces(
     )
     cached.engine.script({"contains": "tariff of zone B", **streamed(*deltas, finish="tool_calls")})
     fields: dict[str, Any] = {"tools": [TOOL], "stream": True, "stream_options": {"include_usage": True}}
-    first = kept(cached, "What is the tariff of zone B?", **fields)
+    first = cached.kept("What is the tariff of zone B?", **fields)
     again = cached.ask("What is the tariff of zone B?", **fields)
     assert again.cache == "hit exact"
     assert chunks(again.text) == chunks(first.text)
@@ -177,7 +158,7 @@ def test_a_replayed_stream_has_the_reasoning_and_the_tool_calls_in_their_pieces(
 
 def test_the_official_client_reads_a_replayed_stream(cached: Cached) -> None:
     question = "Why is the sea salty?"
-    first = kept(cached, question)
+    first = cached.kept(question)
     with cached.sdk() as client:
         stream = client.chat.completions.create(
             model="smollm2-135m",

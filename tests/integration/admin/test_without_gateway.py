@@ -65,10 +65,10 @@ def test_changes_are_kept_for_the_gateway_to_come(state: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (["keys", "revoke", "cj", "--reason", "x"], 1, "tidegate: no key 'cj': there are demo\n"),
+        (["keys", "revoke", "cj", "--reason", "x"], 1, "tidegate: no key 'cj': there are demo, operator\n"),
         (["keys", "rotate", "demo", "--overlap", "8d", "--reason", "x"], 2, "no duration up to 7 days"),
         (["keys", "create", "--org", "demo", "--reason", " "], 2, "reason: is empty"),
-        (["budget", "show", "--org", "dmeo"], 1, "tidegate: no org 'dmeo': there are demo\n"),
+        (["budget", "show", "--org", "dmeo"], 1, "tidegate: no org 'dmeo': there are demo, operator\n"),
         (["usage"], 1, "no projection of the books yet: the bookkeeper makes one"),
         (["usage", "--by", "colour"], 2, "use org, team, user"),
     ],

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ext_proc.cache.entry import Sealer
 from ext_proc.cache.redis_store import RedisStore
-from ext_proc.cache.store import CachedAnswer, Keys, Lineage
+from ext_proc.cache.store import CachedAnswer, CacheUnavailable, Keys, Lineage, Lookup
 from ext_proc.settings import load_secrets
 from gateway.budget.redis_ledger import RedisLedger
 from gateway.contract.clock import SystemClock
@@ -27,6 +28,8 @@ from tests.harness.valkey import StoreProcess, cache_store, ledger_store
 CLOCK = SystemClock()
 DEMO = OrgId("demo")
 ONE, ASKED = "1" * 64, "3" * 64
+TRIES = 100
+"""Of a look-up, each of 25 ms at most."""
 
 
 @dataclass
@@ -36,7 +39,6 @@ class Operator:
     layout: Layout
     cache: StoreProcess
     capsys: pytest.CaptureFixture[str]
-    printed: str = field(default="")
 
     def run(self, *words: str) -> str:
         self.capsys.readouterr()
@@ -83,15 +85,23 @@ async def founded(url: str) -> None:
         await ledger.aclose()
 
 
+async def looked_up(store: RedisStore, question: str) -> Lookup:
+    """Asked again where a busy machine takes longer than a look-up may."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(CacheUnavailable):
+            return await store.get(DEMO, Keys(exact=question))
+    return await store.get(DEMO, Keys(exact=question))
+
+
 async def put_and_asked(operator: Operator) -> None:
     """An answer is stored, a question is told to have it as an alias."""
     store = operator.store()
     try:
-        epoch = (await store.get(DEMO, Keys(exact=ONE))).epoch
+        epoch = (await looked_up(store, ONE)).epoch
         lineage = Lineage(revision="r1", tags=("faq",), request_id="r-1")
         answer = CachedAnswer(body=b"x", stored_at=CLOCK.unix_ms(), lineage=lineage)
-        assert await store.put(DEMO, Keys(exact=ONE), epoch, answer, ttl_seconds=60)
-        assert await store.alias(DEMO, ASKED, ONE, ttl_seconds=60)
+        assert await store.put(DEMO, Keys(exact=ONE), epoch, answer, ttl_seconds=600)
+        assert await store.alias(DEMO, ASKED, ONE, ttl_seconds=600)
     finally:
         await store.aclose()
 
@@ -99,7 +109,7 @@ async def put_and_asked(operator: Operator) -> None:
 async def answered(operator: Operator, question: str) -> bool:
     store = operator.store()
     try:
-        return (await store.get(DEMO, Keys(exact=question))).answer is not None
+        return (await looked_up(store, question)).answer is not None
     finally:
         await store.aclose()
 

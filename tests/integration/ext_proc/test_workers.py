@@ -213,7 +213,7 @@ async def test_a_frozen_ledger_closes_in_time_and_leaves_nothing_held(site: Site
 async def test_a_dead_cache_is_a_miss(site: Site) -> None:
     site.cache_store.kill()
     try:
-        decision = await admit(site.first, "r-uncached")
+        decision = await admit(site.first, "r-uncached", seed=77)
     finally:
         site.cache_store.start()
     assert decision.WhichOneof("response") == "request_body"
@@ -280,7 +280,8 @@ async def test_a_changed_cache_policy_is_in_force_without_a_restart(site: Site) 
     async def looked_up() -> bool:
         """Whether a sampled request was: by the policy without a file none is."""
         name = f"r-policy-{next(numbers)}"
-        decision = await admit(site.first, name, temperature=1)
+        # Each asks something else: one that asks the same would wait for the first one's answer.
+        decision = await admit(site.first, name, temperature=1, messages=[{"role": "user", "content": name}])
         await site.ledger.void(ACME, HoldId(name), reason="test")
         written = decision.dynamic_metadata.fields["tidegate.admit"].struct_value.fields
         return bool(written["cache"].string_value == CacheStatus.MISS.value)

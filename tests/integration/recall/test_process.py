@@ -68,7 +68,7 @@ async def test_what_was_remembered_is_found_by_its_own_alone(running: RecallProc
     await client.forget(Forget(org=OrgId("other"), entry=key(1)))
     assert (await client.find(ask(SAME, 2, org="other"))).candidates == ()
     assert len((await client.find(ask(SAME, 2))).candidates) == 1
-    assert (await client.find(ask("word " * 200, 3))).reason == "too_long"
+    assert (await client.find(ask("how long is a word " * 25, 3))).reason == "too_long"
     await client.remember(remember(77))  # never asked: nothing to remember
     assert [candidate.entry for candidate in (await client.find(ask(SAME, 2))).candidates] == [key(1)]
     await client.aclose()

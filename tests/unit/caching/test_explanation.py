@@ -45,8 +45,7 @@ def test_a_hit_is_told_with_every_step() -> None:
         ("search", "0.971 words found"),
     ]
     assert found.steps[1].meaning == (
-        "a stored question with cosine 0.990 and the same content words: the nearest stored question and this"
-        " one have other numbers"
+        "a stored question with cosine 0.990 and the same content words: the two have other numbers"
     )
     assert found.steps[2].meaning.endswith("the same content words: may be served")
 
@@ -55,7 +54,9 @@ def test_a_miss_says_what_stood_against_likeness_too() -> None:
     found = explained(504, MISS)
     assert found is not None and not found.hit
     assert [step.name for step in found.steps] == ["similarity", "keys"]
-    assert "freshness" in found.steps[0].meaning and found.meaning.startswith("no answer to this question")
+    assert "freshness" in found.steps[0].meaning and found.meaning.startswith(
+        "nothing is stored for this question"
+    )
 
 
 def test_the_object_has_the_same_keys_for_both() -> None:

@@ -10,8 +10,9 @@ import orjson
 from ext_proc.cache.memory_store import MemoryStore
 from ext_proc.cache.policy import Profile
 from ext_proc.cache.store import CachedAnswer, HitKind, Keys, Lookup
-from ext_proc.recall.checks import CheckSettings, _Promoting, open_checks
+from ext_proc.recall.checks import _Promoting, open_checks
 from ext_proc.recall.judging import CONTROLS
+from ext_proc.recall.settings import CheckSettings
 from ext_proc.recall.words import Ask, NearMiss, Served
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import ModelName, OrgId

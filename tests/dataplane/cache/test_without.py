@@ -1,0 +1,75 @@
+"""The gateway without recall or without the cache Valkey: requests go on; what is missing is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.dataplane.cache.served import Cached
+from tests.harness.gateway import until
+
+STORED = "How do I install Krita on Fedora?"
+CANONICAL = "please tell me how to install Krita on Fedora"
+SEMANTIC = "On Fedora, how do I install Krita?"
+FAIL_OPEN = "tidegate_fail_open_total"
+
+
+@pytest.fixture
+def served(cached: Cached) -> Iterator[Cached]:
+    """With an answer in the cache that is found by every way; whole again afterwards."""
+    cached.ask(STORED)
+    cached.found(STORED, "hit exact")
+    cached.found(CANONICAL, "hit canonical")
+    cached.found(SEMANTIC, "hit semantic")
+    yield cached
+    cached.gateway.until_ready()
+
+
+def test_frozen_recall_is_a_miss_within_the_deadline(served: Cached) -> None:
+    before = served.metric(FAIL_OPEN, hop="recall")
+    with served.gateway.frozen("recall"):
+        assert served.peek(SEMANTIC, late=True).cache == "miss recall_unavailable"
+        assert served.ask("On Fedora, how do I start Krita?", late=True).cache == "miss recall_unavailable"
+        assert served.ask(STORED).cache == "hit exact"
+        assert served.ask(CANONICAL).cache == "hit canonical"
+    assert served.metric(FAIL_OPEN, hop="recall") >= before + 2
+    served.found(SEMANTIC, "hit semantic")
+
+
+def test_killed_recall_comes_back_with_what_it_knew(served: Cached) -> None:
+    until(lambda: any((served.gateway.state / "recall").rglob("*.lance")), "questions are on disk")
+    served.gateway.kill("recall")
+    assert served.peek(SEMANTIC, late=True).cache == "miss recall_unavailable"
+    assert served.ask("On Fedora, how do I close Krita?", late=True).status == 200
+    assert served.ask(STORED).cache == "hit exact"
+    assert served.ask(CANONICAL).cache == "hit canonical"
+    served.found(SEMANTIC, "hit semantic")
+
+
+def test_a_frozen_cache_is_a_miss_and_what_it_held_is_found_again(served: Cached) -> None:
+    before = served.metric(FAIL_OPEN, hop="cache")
+    with served.gateway.frozen("valkey-cache"):
+        # A worker may serve from its memory for a second.
+        until(
+            lambda: all(served.peek(STORED, late=True).status == 504 for _ in range(6)),
+            "nothing is served that cannot be checked",
+        )
+        said = served.ask(STORED, late=True)
+        assert (said.status, said.cache) == (200, "bypass unavailable")
+    assert served.metric(FAIL_OPEN, hop="cache") > before
+    assert served.metric("tidegate_cache_lookups_total", result="unavailable") > 0
+    served.found(STORED, "hit exact")
+    served.found(SEMANTIC, "hit semantic")
+
+
+def test_a_cache_that_lost_everything_is_filled_again(served: Cached) -> None:
+    served.gateway.kill("valkey-cache")
+    assert served.ask(STORED, late=True).status == 200
+    served.gateway.until_ready()
+
+    def stored_again() -> bool:
+        return served.ask(STORED, late=True).status == 200 and served.peek(STORED).cache == "hit exact"
+
+    until(stored_again, "answers are kept again")
+    until(lambda: served.ask(CANONICAL).cache == "hit canonical", "canonical hits")
