@@ -15,10 +15,10 @@ def print_cache_report(report: dict[str, Any]) -> int:
     console = Console(width=130)
     console.print(f"load average before: {report['load_before']:.1f}")
     table = Table(title="one look-up inside the filter (microseconds)")
-    for column in ("way", "p50", "p99"):
+    for column in ("way", "p50", "p99", "late"):
         table.add_column(column, justify="right")
     for row in report["filter"]:
-        table.add_row(row["way"], f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}")
+        table.add_row(row["way"], f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}", f"{row['late']:.0f}")
     console.print(table)
     print_finds(console, report["likeness"])
     road = Table(title="the road through Envoy (medians; ratios to the first row of each load)")
