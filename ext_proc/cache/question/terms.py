@@ -103,7 +103,8 @@ def _contexts() -> dict[str, tuple[frames.Trie, ...]]:
         if kind == "with":
             trie = _phrases(heading)
             for word in named.split():
-                found[word] = (*found.get(word, ()), trie)
+                stem = words.base(word)[0]
+                found[stem] = (*found.get(stem, ()), trie)
     return found
 
 

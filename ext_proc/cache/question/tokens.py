@@ -60,6 +60,7 @@ PREFIXES: Final = frozenset(
         "semi",
         "sub",
         "inter",
+        "wi",
     ]
 )
 """Before a hyphen these make one word with what follows: "non-refundable" is "nonrefundable"."""
