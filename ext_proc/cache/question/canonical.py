@@ -21,6 +21,8 @@ CASED_NAMES: Final = frozenset(word for row in CASED["names"] for word in row.sp
 """Lower-case words that are a name when capitalised: "polish" and "Polish"."""
 CASED_OPENERS: Final = frozenset(word for row in CASED["openers"] for word in row.split())
 """Those of them that begin questions as ordinary words: "May I ..."."""
+CERTAIN: Final = {row.split()[0]: frozenset(row.split()[1:]) for row in CASED["certain"]}
+"""Words that mean one thing in capitals and without behind certain others: "my PIN"."""
 CAMEL_NAMES: Final = frozenset(word for row in CASED["camel"] for word in row.split())
 """Products written with capitals inside that people also write without."""
 CONTRACTIONS: Final = {left: right.split() for left, right in tables.pairs("contractions")}
@@ -79,6 +81,8 @@ def _plain(sentence: list[str]) -> list[str]:
     opens = True
     for token in sentence:
         word = cased(token, opens)
+        if plain and word.isupper() and plain[-1] in CERTAIN.get(word.lower(), ()):
+            word = word.lower()
         opens = opens and (token == COMMA or word in frames.OPENERS)
         if word in CONTRACTIONS:
             plain.extend(CONTRACTIONS[word])

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ext_proc.cache.question import frames, rewording
-from ext_proc.cache.question.terms import CLAUSES, FUNCTION, PREPOSITIONS, Kind, Term, terms_of
+from ext_proc.cache.question.terms import CLAUSES, FUNCTION, OF, PREPOSITIONS, Kind, Term, terms_of
 from ext_proc.cache.question.tokens import COMMA
 
 Part = tuple[str, tuple[str, ...]]
@@ -131,6 +131,8 @@ def _swapped(terms: list[Term]) -> list[Term]:
     for index, (one, other) in enumerate(pairwise(terms)):
         if one.key == "@must" and other.kind is Kind.PRONOUN and other.key in ("@i", "@we", "@you"):
             swapped[index : index + 2] = [other, one]
+        elif other.kind is Kind.LINK and (one.key, other.key) in OWNING:
+            swapped[index + 1] = OF
     if len(swapped) > 4:
         link, one, coordinates, other = swapped[-4:]
         if (
@@ -180,12 +182,17 @@ def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[T
     return kind, terms
 
 
+NOUN_KINDS: Final = frozenset({Kind.WORD, Kind.ENTITY, Kind.ACRONYM})
+OWNING: Final = frozenset(
+    [("policy", "on"), ("recipe", "for"), ("deadline", "for"), ("definition", "for"), ("requirement", "for")]
+)
+"""Things and the preposition that stands for "of" behind them."""
 OPENING_HOURS: Final = Term("opening hours", "open", Kind.WORD)
 
 
 def _is_generic(terms: list[Term]) -> bool:
     """Whether terms name a thing as such, none that was named before and nobody's."""
-    return all(term.kind is Kind.WORD and term.article != "the" for term in terms)
+    return all(term.kind in NOUN_KINDS and term.article != "the" for term in terms)
 
 
 def _taking(terms: list[Term]) -> tuple[str, list[Term]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from ext_proc.cache.question import opposites, shape, words
+from ext_proc.cache.question import opposites, shape, slips, words
 from ext_proc.cache.question.guards import Comparison, Guard, Level
 from ext_proc.cache.question.question import Question
 from ext_proc.cache.question.terms import Kind, Term
@@ -41,22 +41,19 @@ def compare(asked: Question, stored: Question) -> Comparison:
         return Comparison(Level.FAR, Guard.LANGUAGE, "languages differ")
     if asked.literal or stored.literal:
         return Comparison(Level.FAR, None, "compared as it stands")
-    return _compare(asked, stored)
+    outcome = _compare(asked, stored)
+    if outcome.level is Level.WORDS and outcome.guard is None:
+        return outcome
+    mended = slips.mended(asked, stored)
+    return outcome if mended is None else _compare(*mended)
 
 
 def _compare(asked: Question, stored: Question) -> Comparison:
     left, right = _unmatched(asked.terms, stored.terms)
-    renamed = _misspelt(left, right)
-    renamed |= {new: old for old, new in _misspelt(right, left).items()}
-    if renamed:
-        left = [term for term in left if term.key not in renamed]
-        right = [term for term in right if term.key not in renamed.values()]
     level = _level(left, right)
     guard, detail = _difference(left, right)
     if guard is None and level in (Level.WORDS, Level.NEAR):
-        matched = list(renamed.items())
-        if level is Level.NEAR and left and right:
-            matched.append((left[0].key, right[0].key))
+        matched = [(left[0].key, right[0].key)] if level is Level.NEAR and left and right else []
         guard, detail = shape.difference(asked, stored, matched, bool(left) != bool(right))
     elif guard is None:
         guard, detail = shape.asked_differently(asked, stored)
@@ -79,25 +76,6 @@ def _beyond(terms: tuple[Term, ...], more: Counter[str]) -> list[Term]:
             more[term.key] -= 1
             found.append(term)
     return found
-
-
-def _misspelt(left: list[Term], right: list[Term]) -> dict[str, str]:
-    """Keys of `left` that are slips of a key of `right`, each to that key."""
-    renamed: dict[str, str] = {}
-    if len(left) > 4 or len(right) > 4:
-        return renamed
-    for term in left:
-        if term.kind is not Kind.WORD or words.known(term.surface):
-            continue
-        for other in right:
-            if (
-                other.kind is Kind.WORD
-                and other.key not in renamed.values()
-                and words.misspells(term.surface, other.surface)
-            ):
-                renamed[term.key] = other.key
-                break
-    return renamed
 
 
 def _level(left: list[Term], right: list[Term]) -> Level:

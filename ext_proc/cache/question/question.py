@@ -29,6 +29,10 @@ class Question:
     terms: tuple[Term, ...] = ()
     """Terms that carry meaning, in the order of the text."""
 
+    names: frozenset[str] = frozenset()
+    """Words that stood capitalised within a sentence, in lower case."""
+    acronyms: frozenset[str] = frozenset()
+
     @property
     def content_words(self) -> frozenset[str]:
         """Keys of all terms that carry meaning, links left out."""
@@ -48,6 +52,11 @@ def read_question(raw: str) -> Question:
     plain = canonical.tokens_of_split(written)
     if not plain or not language.is_english(plain):
         return _exact(folded)
+    return of_tokens(plain, names, acronyms)
+
+
+def of_tokens(plain: list[str], names: frozenset[str], acronyms: frozenset[str]) -> Question:
+    """The question of canonical tokens; `names` and `acronyms` as `entities.names_of` found them."""
     read_clauses: list[clauses.Clause] = []
     terms: list[Term] = []
     for sentence in canonical.sentences(plain):
@@ -56,7 +65,7 @@ def read_question(raw: str) -> Question:
         terms.extend(more)
     if len(read_clauses) == 2 and read_clauses[1].kind == "bare" != read_clauses[0].kind:
         read_clauses.reverse()  # what the matter is, and what is asked about it: in either order
-    return Question(" ".join(plain), ENGLISH, False, tuple(read_clauses), tuple(terms))
+    return Question(" ".join(plain), ENGLISH, False, tuple(read_clauses), tuple(terms), names, acronyms)
 
 
 def _exact(folded: str) -> Question:

@@ -27,6 +27,7 @@ ATTRIBUTES: Final = _named("attributes")
 """What a thing has one of, so that "the X of Y" is "the Y X" and "X of Y" alone asks what it is."""
 SELF_SERVICE: Final = _named("self service")
 """Acts that only the one who asks can do: "reset voicemail pin" can only ask how."""
+TELLING: Final = frozenset({"explain", "describe", "define", "list", "tell", "give"})
 USUALLY: Final = frozenset({"usually", "normally", "typically", "generally"})
 MEASURED: Final = frozenset({"long", "much"})
 NOUNS_MAX: Final = 4
@@ -48,8 +49,11 @@ def plainly(sentence: list[str]) -> list[str]:
         sentence = _purpose_last(sentence)
     elif first in STARTS and second in ("which", "what", "whom") and not LINKS & {*sentence[2:]}:
         sentence = [*sentence[1:], first]
-    elif first in ("explain", "describe", "define", "list"):
+    elif first in TELLING:
         sentence = _explained(sentence)
+    elif first in ("can", "could", "would", "will") and second == "you" and sentence[2] in TELLING:
+        told = _explained(sentence[2:])
+        sentence = told if told[0] == "what" else sentence
     elif first == "how" and second in MEASURED and not USUALLY.isdisjoint(sentence[2:7]):
         sentence = [word for word in sentence if word not in USUALLY]
     elif first in ("is", "are"):
@@ -82,6 +86,9 @@ def _purpose_last(sentence: list[str]) -> list[str]:
 def _explained(sentence: list[str]) -> list[str]:
     """ "explain compound interest" and "list the side effects of X" as "what is"."""
     rest = sentence[1:]
+    if not rest or sentence[0] in ("tell", "give"):
+        asked = rest[:2] == ["me", "the"] and any(word in ATTRIBUTES for word in rest[2:4])
+        return ["what", "is", *rest[1:]] if asked else sentence
     if rest[0] == "the":
         return ["what", "is", *rest] if not THINGS.isdisjoint(rest[1:3]) else sentence
     if sentence[0] == "list" or not OWNED.isdisjoint(rest) or rest[0] in frames.ASKING or COMMA in rest:

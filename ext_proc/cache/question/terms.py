@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from ext_proc.cache.question import entities, frames, numbers, tables, words
+from ext_proc.cache.question.rewording import ATTRIBUTES
 from ext_proc.cache.question.tokens import COMMA
 
 FUNCTION: Final = tables.sections("function")
@@ -79,6 +80,7 @@ def _phrases(*names: str) -> frames.Trie:
         for phrase in group:
             node = root
             for word in phrase.split():
+                word = word if word in FUNCTIONAL else words.base(word)[0]
                 node = node.setdefault(word, {})
             if node.get("", group[0]) != group[0]:
                 raise ValueError(f"phrases: {phrase!r} belongs to two groups")
@@ -91,6 +93,23 @@ PHRASES: Final = _phrases("anywhere")
 VERBS: Final = _phrases("verbs")
 NOUNS: Final = _phrases("nouns")
 RECORDS: Final = _phrases("records")
+PARTICIPLES: Final = _phrases("past")
+
+
+def _contexts() -> dict[str, tuple[frames.Trie, ...]]:
+    found: dict[str, tuple[frames.Trie, ...]] = {}
+    for heading in SYNONYMS:
+        kind, _, named = heading.partition(" ")
+        if kind == "with":
+            trie = _phrases(heading)
+            for word in named.split():
+                stem = words.base(word)[0]
+                found[stem] = (*found.get(stem, ()), trie)
+    return found
+
+
+CONTEXTS: Final = _contexts()
+"""Phrases that are alike only beside a word, by that word in its base form."""
 RECORDED: Final = tables.words("recorded")
 BEFORE_VERBS: Final = frozenset(
     [
@@ -118,10 +137,19 @@ BEFORE_VERBS: Final = frozenset(
 )
 
 
-def _alike(bases: list[str], sentence: list[str], index: int, recorded: bool) -> tuple[str, int]:
+def _alike(
+    bases: list[str], sentence: list[str], index: int, past: bool, recorded: bool, beside: list[frames.Trie]
+) -> tuple[str, int]:
     """Key and length of the phrase at `index` that stands for others of like meaning; ("", 0) where none
     does."""
     key, length = frames.longest(PHRASES, bases, index)
+    for trie in beside:
+        bound, taken = frames.longest(trie, bases, index)
+        if taken and taken >= length:
+            key, length = bound, taken
+    if length:
+        return key, length
+    key, length = frames.longest(PARTICIPLES, bases, index) if past else ("", 0)
     if length:
         return key, length
     verbal = index == 0 or sentence[index - 1] in BEFORE_VERBS
@@ -185,15 +213,18 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
         bases.append(stem)
         past.append(gone)
     recorded = not RECORDED.isdisjoint(bases)
+    beside = [trie for stem in bases if stem in CONTEXTS for trie in CONTEXTS[stem]]
     found: list[Term] = []
     index = 0
     article = ""
     while index < len(sentence):
         word = sentence[index]
-        key, length = _alike(bases, sentence, index, recorded)
+        key, length = _alike(bases, sentence, index, past[index], recorded, beside)
         if length == 1 and (word in names or word in FUNCTIONAL):
             length = 0
         if length:
+            owning = key.endswith(" of") and key[:-3] in ATTRIBUTES
+            key = key[:-3] if owning else key
             if any(past[index : index + length]) and key[0] != "@":
                 key += ".ed"
             kind = (
@@ -202,6 +233,8 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
                 else _kind(bases[index] if length == 1 else key, word, names, acronyms)
             )
             found.append(Term(key, word, kind, article))
+            if owning:
+                found.append(OF)
             index += length
         else:
             following = sentence[index + 1] if index + 1 < len(sentence) else COMMA
@@ -214,6 +247,7 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     return found
 
 
+OF: Final = Term("of", "of", Kind.LINK)
 ARTICLES: Final = {"a": "a", "an": "a", "the": "the"}
 STOPS: Final = PREPOSITIONS | CLAUSES | {COMMA}
 """Before these, and at the end, "do" is what is done: "what does a nurse do"."""

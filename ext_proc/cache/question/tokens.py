@@ -17,7 +17,7 @@ TOKEN: Final = re.compile(  # repetitions before a mark to be found are bounded:
       | (?<!\S)(?:[*+/%@\#$'"] | (?![?!.;:-]{2,4}(?:\s|\Z))[*+/%!&@\#$?:;'"()\[\]-]{2,4})(?=\s|[?.!]?\Z)
       | (?:(?<=does\s)|(?<=\sthe\s)|(?<=\suse\s)|(?<=between\s)|(?<=\sis\s))[!&?:;.,-]{1,3}(?=\s)
       | (?<=\d\s)-(?=\s\d)
-      | (?<!\S)[!&?:;.,-]{1,3}(?=\s(?:mean|do|operator|sign|symbol|character|mark)s?\b)
+      | (?<!\S)[!&?:;.,-]{1,3}(?=\s(?:mean|operator|sign|symbol|character)s?\b)
       | (?<!\S)(?:\*{1,2}|!)[A-Za-z_]\w{0,80}(?![\w*]))
   | (?P<code>
         https?://\S+ | www\.\S+ | [\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+
@@ -60,6 +60,7 @@ PREFIXES: Final = frozenset(
         "semi",
         "sub",
         "inter",
+        "wi",
     ]
 )
 """Before a hyphen these make one word with what follows: "non-refundable" is "nonrefundable"."""
