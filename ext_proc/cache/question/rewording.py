@@ -1,7 +1,7 @@
 """Sentences that are asked in a roundabout order, in the order in which they are asked plainly.
 
-Works on canonical tokens, after the canonical text is made: two sentences that only this makes equal are alike
-on words, not canonical.
+Works on canonical tokens, after the canonical text is made: two sentences that only this makes equal are
+alike on words, not canonical.
 """
 
 from __future__ import annotations
