@@ -44,6 +44,7 @@ def read(
     sentence = rewording.plainly(sentence)
     asked = _asked_at(sentence)
     if asked:
+        sentence = [*sentence[:asked], *rewording.plainly(sentence[asked:])]
         front = sentence[:asked]
         while front and front[-1] == COMMA:
             front.pop()
@@ -150,13 +151,15 @@ def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[T
         return "what", [OPENING_HOURS, *terms]
     if kind == "howlong":
         return _taking(terms)
+    if kind == "howto":
+        return kind, _acted(terms)
     if searched and len(terms) > 1:
         return _looked_up(terms)
     if len(terms) > 1 and kind == "price2" and terms[-1].key == "cost":
         return "price", terms[:-1]
     links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK and term.key != "of"]
     end = links[0] if links else len(terms)
-    if end > 1 and kind in ("price2", "what") and terms[end - 1].key == "cost":
+    if end > 1 and kind in ("price2", "what", "whatwould") and terms[end - 1].key == "cost":
         return "price", [*terms[: end - 1], *terms[end:]]
     if end > 1 and kind == "what" and terms[end - 1].key == "mean":
         return "meaning", [*terms[: end - 1], *terms[end:]]
@@ -203,6 +206,18 @@ def _taking(terms: list[Term]) -> tuple[str, list[Term]]:
         if term.kind is Kind.LINK and term.key != "of":
             break
     return "howlong", terms
+
+
+def _acted(terms: list[Term]) -> list[Term]:
+    """ "order cancellation" and "cancellation of an order", behind "the process for", as "cancel an
+    order"."""
+    links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK]
+    end = links[0] if links else len(terms)
+    if not end or terms[end - 1].key not in rewording.ACTS:
+        return terms
+    name = terms[end - 1]
+    rest = terms[end + 1 :] if links and terms[end].key == "of" else terms[end:]
+    return [Term(rewording.ACTS[name.key], name.surface, Kind.WORD), *terms[: end - 1], *rest]
 
 
 def _looked_up(terms: list[Term]) -> tuple[str, list[Term]]:

@@ -1,8 +1,7 @@
 """Sentences that are asked in a roundabout order, in the order in which they are asked plainly.
 
-Works on canonical tokens, behind the canonical text: two sentences that only this makes equal are alike on
-words, not
-canonical.
+Works on canonical tokens, after the canonical text is made: two sentences that only this makes equal are
+alike on words, not canonical.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ OWNED: Final = _named("owned")
 """A thing behind one of these is a certain one, which "explain" may take apart and "what is" may name."""
 ATTRIBUTES: Final = _named("attributes")
 """What a thing has one of, so that "the X of Y" is "the Y X" and "X of Y" alone asks what it is."""
+ACTS: Final = dict(row.split() for row in NAMED["acts"])
+"""Names of acts and their verbs, alike behind "what is the process for"."""
 SELF_SERVICE: Final = _named("self service")
 """Acts that only the one who asks can do: "reset voicemail pin" can only ask how."""
 TELLING: Final = frozenset({"explain", "describe", "define", "list", "tell", "give"})
@@ -45,9 +46,12 @@ def plainly(sentence: list[str]) -> list[str]:
     second = sentence[1] if len(sentence) > 2 else ""
     if not second:
         return sentence
+    if "order" in sentence:
+        sentence = _to(sentence)
     if first == "to" and COMMA in sentence:
-        sentence = _purpose_last(sentence)
-    elif first in STARTS and second in ("which", "what", "whom") and not LINKS & {*sentence[2:]}:
+        turned = _purpose_last(sentence)
+        return sentence if turned is sentence else plainly(turned)
+    if first in STARTS and second in ("which", "what", "whom") and not LINKS & {*sentence[2:]}:
         sentence = [*sentence[1:], first]
     elif first in TELLING:
         sentence = _explained(sentence)
@@ -57,7 +61,7 @@ def plainly(sentence: list[str]) -> list[str]:
     elif first == "how" and second in MEASURED and not USUALLY.isdisjoint(sentence[2:7]):
         sentence = [word for word in sentence if word not in USUALLY]
     elif first in ("is", "are"):
-        sentence = _safe_first(sentence)
+        sentence = _required(_safe_first(sentence))
     elif first in ("what", "which"):
         sentence = _needed(sentence)
     elif (
@@ -81,6 +85,32 @@ def _purpose_last(sentence: list[str]) -> list[str]:
     if rest and rest[0] in frames.ASKING and COMMA not in rest and "if" not in rest:
         return [*rest, *sentence[:comma]]
     return sentence
+
+
+def _to(sentence: list[str]) -> list[str]:
+    """ "in order to" as "to"."""
+    for index in range(1, len(sentence) - 2):
+        if sentence[index : index + 3] == ["in", "order", "to"]:
+            return [*sentence[:index], *sentence[index + 2 :]]
+    return sentence
+
+
+def _required(sentence: list[str]) -> list[str]:
+    """ "is a visa required to enter" as "do I need a visa to enter"."""
+    for index in range(2, min(2 + NOUNS_MAX, len(sentence))):
+        if sentence[index] in PASSIVE and sentence[index + 1 : index + 2] in ([], ["to"], ["for"]):
+            thing = sentence[1:index]
+            if LINKS.isdisjoint(thing) and frames.SUBJECTS.isdisjoint(thing) and CERTAIN.isdisjoint(thing):
+                return ["do", "i", "need", *thing, *sentence[index + 1 :]]
+        if sentence[index] in LINKS:
+            break
+    return sentence
+
+
+CERTAIN: Final = frozenset(
+    ["the", "this", "that", "these", "those", "his", "her", "their", "its", "your", "our", "my", "any", "all"]
+)
+"""Behind these a thing is a certain one, whose need is not that of the one who asks."""
 
 
 def _explained(sentence: list[str]) -> list[str]:
