@@ -1,7 +1,8 @@
 """What of one answer may be repeated to somebody else, and in which form it is stored.
 
-Never an answer that was truncated, filtered or refused, one without content, or a tool call whose arguments
-are no JSON object: repeating it would make one failure everybody's.
+Never an answer that was truncated, filtered or refused, one without content, one whose texts are no texts, or
+a tool call without a name or whose arguments are no JSON object: repeating it would make one failure
+everybody's.
 """
 
 from __future__ import annotations
@@ -90,10 +91,12 @@ def _is_repeatable(choice: Mapping[str, Any]) -> bool:
     if finish_of(choice) not in _WHOLE:
         return False
     said = choice.get("message") or choice
-    if said.get("refusal"):
+    if said.get("refusal") or not all(isinstance(said.get(name) or "", str) for name in _TEXTS):
         return False
     calls = _calls(said)
     if calls:
-        return all(read_json(function["arguments"].encode()) is not None for function in calls)
+        return all(
+            function["name"] and read_json(function["arguments"].encode()) is not None for function in calls
+        )
     content = said.get("content") if "message" in choice else said.get("text")
     return bool(content and content.strip())

@@ -127,6 +127,7 @@ class Lookups:
             )
         except CacheUnavailable:
             self._measures.stored("unavailable")
+            await self._flights.land(deed.org, place.keys.exact)
             return
         self._measures.stored("stored" if stored else "too_large")
         if stored and place.partition and self._recall is not None:

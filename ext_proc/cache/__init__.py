@@ -1,1 +1,1 @@
-"""The exact cache: may it be looked up or stored, under which key."""
+"""The cache: may an answer be looked up or stored, under which keys, and where it is kept."""

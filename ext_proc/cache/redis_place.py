@@ -4,10 +4,9 @@ tgc:{<org>}:<exact key>      a value, or the alias that a judge made        evic
 tgc:{<org>}:<canonical key>  an alias to a value                            evicted: a miss
 tgc:{<org>}:<exact key>:no   digests of the entries that do not answer it   see below
 tgc:{<org>}:epoch            random, under each record's seal               evicted: a new one, all misses
-tgc:{<org>}:bars             random, new with each bar                      evicted: a new one, L1 asks
-anew tgc:{<org>}:<key>:flight     somebody asks the engine                       evicted: one more engine
-call tgc:marks                    generation, purge rules (marks.py)             evicted: a new one, all
-misses
+tgc:{<org>}:bars             random, new with each bar                      evicted: a new one, L1 asks anew
+tgc:{<org>}:<key>:flight     somebody asks the engine                       evicted: one more engine call
+tgc:marks                    generation, purge rules (marks.py)             evicted: a new one, all misses
 """
 
 from __future__ import annotations

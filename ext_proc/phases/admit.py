@@ -189,11 +189,11 @@ class Admit(Machine[AdmitStage]):
             reply = decision.from_cache(plan, found, now=now, trace=self._searching().trace)
         except NotReplayable:
             return self._not_found(Missed(reason="damaged", looked=True))
-        hit = (*self._land(), *hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
+        hit = (*hit_deeds(plan, found), self._observed("hit"), reply, CloseStream())
         if plan.caching.rule.hit_micro_usd:
             self._hit = hit
-            return AdmitStage.HIT_HOLD, (Reserve(request=plan.hit_request()),)
-        return AdmitStage.DECIDED, hit
+            return AdmitStage.HIT_HOLD, (*self._land(), Reserve(request=plan.hit_request()))
+        return AdmitStage.DECIDED, (*self._land(), *hit)
 
     def _not_found(self, missed: Missed) -> tuple[AdmitStage, Effects]:
         """Raises NotCached where the client wants an engine's answer in no case."""

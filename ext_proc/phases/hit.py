@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ext_proc.observations import ObserveLookup
 from ext_proc.phases.caching import drawn
-from ext_proc.phases.plan import Plan
+from ext_proc.phases.plan import Plan, draw_of
 from ext_proc.phases.search import Found, Missed
 from ext_proc.recall.words import Served
 from ext_proc.vocabulary import Bar, Deed, Note, Settle, Verify
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Granted
 from gateway.events.event import EventType
-from gateway.openai.stored_answer import read_stored
+from gateway.openai.stored_answer import NotReplayable, read_stored
 
 
 def hit_deeds(plan: Plan, found: Found) -> tuple[Deed, ...]:
@@ -28,11 +28,14 @@ def hit_deeds(plan: Plan, found: Found) -> tuple[Deed, ...]:
 
 
 def tried_deeds(plan: Plan, missed: Missed) -> tuple[Deed, ...]:
-    """What would have been a hit is verified as one."""
+    """What would have been a hit is verified as one, unless it could not have been replayed."""
     tried = missed.tried
     if tried is None or not drawn(plan.request_id, tried.share):
         return ()
-    return (Verify(served=_served(plan, tried)),)
+    try:
+        return (Verify(served=_served(plan, tried)),)
+    except NotReplayable:
+        return ()
 
 
 def hit_settled(plan: Plan, grant: Granted) -> Settle:
@@ -43,6 +46,7 @@ def hit_settled(plan: Plan, grant: Granted) -> Settle:
         used=grant.amounts,
         certainty=Certainty.EXACT,
         detail={"finish_reason": "cache_hit"},
+        draw=draw_of(plan, grant),
     )
 
 

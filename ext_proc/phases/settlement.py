@@ -78,8 +78,8 @@ def _kept(record: AdmissionRecord, meter: Meter) -> tuple[Deed, ...]:
     if place is None:
         return ()
     answer = meter.answer()
-    detectors = frozenset(place.detectors)
-    if answer is None or any(finds(text, detectors) is not None for text in meter.answer_texts()):
+    # As one text, so that the detectors' bound is one of the answer: a hundred calls are a hundred texts.
+    if answer is None or finds("\n".join(meter.answer_texts()), frozenset(place.detectors)) is not None:
         return landed(record)
     return (Store(org=record.org, place=place, lineage=_lineage(record, place), answer=answer),)
 

@@ -34,6 +34,7 @@ from ext_proc.metering import Meter
 from ext_proc.phases.settlement import (
     engine_failed,
     error_headers_reply,
+    landed,
     metered_fields,
     settled,
     wasted,
@@ -73,8 +74,6 @@ IDENTITY: Final = ("", "identity")
 """Content codings that can be read. admit asks engines for no other (accept-encoding)."""
 RETRIED_STATUS: Final = 503
 """The one answer of an engine that the routes' retry policy repeats (mesh/base/gateway.yaml, retryOn)."""
-
-
 SWALLOWED_MAX: Final = 512
 """Tokens that an engine may still produce after its stream was ended at max_tokens: more than a fast one does
 until the bookkeeper's abort has reached it (measured on a busy machine: 25 to 600 ms)."""
@@ -254,7 +253,7 @@ class Tap(Machine[TapStage]):
     def _gone_unopened(self, _: PeerGone) -> tuple[TapStage, Effects]:
         """Nothing of this attempt has gone on, so that it may be tried again, or end as a 5xx, or its client
         has left: only the access log knows, and has the last word, as for an attempt without headers."""
-        return TapStage.CLOSED, ()
+        return TapStage.CLOSED, landed(self._record())
 
     def _cut(self, event: PeerGone) -> tuple[TapStage, Effects]:
         self._meter().cut(at_s=event.at_s, how=cut_by(event.late_s))

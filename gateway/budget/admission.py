@@ -84,7 +84,8 @@ class AdmissionRecord:
     """The client asked for continuous_usage_stats."""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
-    """Why the cache had no answer: a code, of x-tidegate-cache-reason; empty for a hit."""
+    """Why the cache had no answer: a code, of x-tidegate-cache-reason; empty for a hit, and in records of an
+    older admit."""
     cache_key: str = ""
     """Where the tap stores a cacheable answer (ext_proc/cache/place.py); empty: do not store."""
     clamp: str = ""
@@ -211,6 +212,7 @@ class AdmissionRecord:
                 usage_max=Tokens(int(texts["usage_max"])),
                 admitted_at_ms=UnixMillis(int(texts["admitted_at_ms"])),
                 event_context=texts["event_context"],
+                cache_reason=texts.get("cache_reason", ""),
                 **{name: texts[name] for name in _SHOWN},
             )
         except (KeyError, ValueError) as error:
@@ -226,7 +228,6 @@ _SHOWN: Final = (
     "reset_requests",
     "remaining_micro_usd",
     "over",
-    "cache_reason",
 )
 """Texts that are response headers as they are."""
 _ADDED: Final = {

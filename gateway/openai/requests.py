@@ -117,10 +117,6 @@ class WireRequest:
             kept["max_tokens"] = self.max_tokens_asked
         return {"endpoint": self.endpoint.value, **kept}
 
-    def cache_text(self) -> bytes:
-        """``cache_fields`` as canonical JSON (sorted keys), ready to be hashed."""
-        return orjson.dumps(self.cache_fields(), option=orjson.OPT_SORT_KEYS)
-
     def engine_body(
         self, *, model: str, max_tokens: Tokens, rid: str, priority: int, cache_salt: str
     ) -> bytes:

@@ -18,7 +18,7 @@ WORKERS: Final = 2
 """Processes of each filter: one may die, be frozen or restart while the other serves."""
 REGION: Final = "local"
 CACHE_MEMORY: Final = "256mb"
-"""The exact cache's bound; Valkey evicts the least used beyond it."""
+"""The cache's bound; Valkey evicts the least used beyond it."""
 MESH_HOST: Final = ".tidegate.svc.cluster.local"
 STOP_DRAIN_S: Final = 5.0
 """A stop on one machine is wanted now: Envoy goes first, so filters have nothing left to drain."""

@@ -108,7 +108,7 @@ def check_body(endpoint: Endpoint, body: bytes) -> bool:
     again = parse_request(endpoint, written, terms_of)
     assert _meaning(again) == _meaning(request), written
     assert list(again.prompt_texts()) == list(request.prompt_texts())
-    request.cache_text()
+    assert orjson.dumps(request.cache_fields(), option=orjson.OPT_SORT_KEYS)
     return True
 
 

@@ -24,6 +24,7 @@ WHOLE = AdmissionRecord(
     completion_max=Tokens(10),
     choices=2,
     clamp="10",
+    cache_reason="absent",
     limit_requests="60",
     over="team;limit=1;used=2",
     policy_version=3,
@@ -61,6 +62,12 @@ OF_VERSION_1 = {
 
 def test_what_is_written_is_read() -> None:
     assert AdmissionRecord.from_fields(WHOLE.to_fields()) == WHOLE
+
+
+def test_a_record_of_an_admit_that_gave_no_reason_is_read() -> None:
+    older = WHOLE.to_fields()
+    del older["cache_reason"]
+    assert AdmissionRecord.from_fields(older).cache_reason == ""
 
 
 def test_a_draw_says_what_the_lease_paid_for() -> None:

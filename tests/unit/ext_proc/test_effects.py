@@ -5,19 +5,24 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from ext_proc.cache.memory_store import MemoryStore
+from ext_proc.cache.store import CachedAnswer, CacheUnavailable, Keys, Lineage
 from ext_proc.effects import Performer
-from ext_proc.vocabulary import Extend, Resolution, Settle, Void
+from ext_proc.lookups import Lookups
+from ext_proc.measures import Measures
+from ext_proc.vocabulary import Extend, Resolution, Settle, Store, Void
 from gateway.budget.certainty import Certainty
 from gateway.budget.ledger import Draw, Outcome
 from gateway.budget.measure import Amounts
 from gateway.contract.clock import ManualClock, SystemClock
-from gateway.contract.ids import HoldId
+from gateway.contract.ids import HoldId, OrgId
 from gateway.contract.units import Millis, Tokens, UnixMillis
 from gateway.telemetry import names
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import counter
 from tests.unit.ext_proc.asked import admitted
 from tests.unit.ext_proc.streams import ACME, Filters
+from tests.unit.ext_proc.tapped import PLACE
 
 HOLD = HoldId("r-1")
 DAY = Millis(24 * 3600 * 1000)
@@ -110,3 +115,21 @@ async def test_a_settle_brings_the_draw_of_its_lease() -> None:
         Settle(org=ACME, hold=HOLD, used=Amounts.of(3, 4), certainty=Certainty.EXACT, detail={}, draw=draw)
     )
     assert filters.ledger.kinds() == ["hold.granted", "hold.settled"]
+
+
+class FullStore(MemoryStore):
+    """Takes no answer."""
+
+    async def put(
+        self, org: OrgId, keys: Keys, epoch: str, answer: CachedAnswer, *, ttl_seconds: int
+    ) -> bool:
+        raise CacheUnavailable("told to")
+
+
+async def test_an_answer_that_the_store_does_not_take_lets_others_go() -> None:
+    clock = SystemClock()
+    store = FullStore(clock)
+    lookups = Lookups(store, store, None, clock, Measures(clock), EventLog("test"))
+    assert await store.join(ACME, PLACE.keys.exact)
+    await lookups.keep(Store(org=ACME, place=PLACE, lineage=Lineage(), answer=b"x"))
+    assert await store.join(ACME, PLACE.keys.exact), "the flight has landed"

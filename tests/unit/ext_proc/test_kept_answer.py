@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ext_proc.cache.personal_data import CHARS_MAX
 from ext_proc.charge import Ended
 from ext_proc.phases.settlement import settled
 from ext_proc.vocabulary import Deed, Land, Settle, Store
@@ -72,6 +73,7 @@ def answered(message: dict[str, Any], finish: str = "stop", **changed: Any) -> s
         ({"content": " \n"}, "stop", False),
         ({"content": "", "reasoning_content": "hm"}, "stop", False),
         ({"content": "hi", "reasoning_content": "hm"}, "stop", True),
+        ({"content": "hi", "reasoning_content": 5}, "stop", False),
         ({"content": "hi", "refusal": ""}, "stop", True),
         ({"content": "hi", "refusal": "I cannot"}, "stop", False),
         ({"content": None, "refusal": "I cannot"}, "stop", False),
@@ -86,6 +88,12 @@ def answered(message: dict[str, Any], finish: str = "stop", **changed: Any) -> s
 )
 def test_only_what_is_whole_is_stored(message: dict[str, Any], finish: str, stored: bool) -> None:
     assert answered(message, finish) == {stored}
+
+
+def test_a_streamed_call_that_was_never_named_is_not_stored() -> None:
+    nameless = {"index": 0, "id": "c0", "type": "function", "function": {"name": None, "arguments": "{}"}}
+    subject, _ = run(streamed({"content": None, "tool_calls": [nameless]}, "tool_calls"))
+    assert (subject.ended, subject.answer()) == (Ended.COMPLETE, None)
 
 
 def test_an_old_function_call_is_stored_if_its_arguments_are_json() -> None:
@@ -159,6 +167,15 @@ def test_an_answer_in_which_a_detector_finds_something_is_not_stored(detectors: 
     for subject in (run(whole({"content": MARIA}), meter(JSON))[0], run(streamed({"content": MARIA}))[0]):
         deeds = settled(record(cache_key=place), subject, upstream="")
         assert_kept(deeds, kept=not detectors)
+
+
+def test_the_detectors_bound_is_one_of_the_whole_answer() -> None:
+    half = "word " * (CHARS_MAX // 10 + 1)
+    message = {"content": half, "reasoning_content": half}
+    for detectors in (("email",), ()):
+        place = replace(PLACE, detectors=detectors).to_text()
+        subject = run(whole(message), meter(JSON))[0]
+        assert_kept(settled(record(cache_key=place), subject, upstream=""), kept=not detectors)
 
 
 def assert_kept(deeds: tuple[Deed, ...], *, kept: bool) -> None:

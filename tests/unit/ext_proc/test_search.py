@@ -37,8 +37,10 @@ from ext_proc.vocabulary import (
     TakeTime,
     Verify,
 )
+from gateway.budget.ledger import Granted
 from gateway.budget.measure import Amounts
 from gateway.contract.errors import LedgerUnavailable
+from gateway.contract.ids import HoldId
 from gateway.contract.units import MicroUsd, UnixMillis
 from gateway.openai.stored_answer import write_stored
 from tests.unit.ext_proc.asked import GONE, NOW, RULES, body, granted, headers, none, only, shown_error
@@ -257,6 +259,43 @@ def test_a_hit_with_a_price_is_paid_once() -> None:
     keys_say(machine, HitKind.EXACT)
     refused = only(ReplyNow, machine.receive(HoldAnswered(answer=LedgerUnavailable("away"), at_ms=NOW)))
     assert refused.status == 503
+
+
+def test_who_leads_and_finds_a_hit_with_a_price_lets_the_others_go_before_paying() -> None:
+    machine, _ = asking(rules(profile=Profile.OFF, hit_micro_usd=MicroUsd(7)))
+    keys_say(machine)
+    machine.receive(FlightJoined(leads=True, at_ms=NOW))
+    effects = keys_say(machine, HitKind.EXACT)
+    assert not none(Land, effects)
+    assert none(Land, machine.receive(granted(only(Reserve, effects).request)))
+
+
+def test_the_price_of_a_hit_names_the_lease_it_is_paid_from() -> None:
+    machine, _ = asking(rules(hit_micro_usd=MicroUsd(7)))
+    paid = granted(only(Reserve, keys_say(machine, HitKind.EXACT)).request)
+    assert isinstance(paid.answer, Granted)
+    leased = replace(paid, answer=replace(paid.answer, lease=HoldId("lease-1")))
+    draw = only(Settle, machine.receive(leased)).draw
+    assert draw is not None
+    assert (draw.lease, draw.amounts) == ("lease-1", paid.answer.amounts)
+
+
+def test_what_is_in_probation_and_cannot_be_read_is_a_miss() -> None:
+    machine, _ = asking(rules())
+    keys_say(machine)
+    strange = Lookup(answer=replace(answer(), body=b"TGA\x09"), epoch="e1", kind=HitKind.SEMANTIC)
+    machine.receive(
+        RecallAnswered(
+            lookup=strange,
+            candidate=replace(CANDIDATE, probation=True, share=1.0),
+            reason="",
+            steps=(),
+            at_ms=NOW,
+        )
+    )
+    effects = flight(machine, leads=True)
+    assert none(Verify, effects)
+    assert not none(Reserve, effects)
 
 
 def test_what_is_in_probation_is_verified_and_not_served() -> None:

@@ -152,10 +152,10 @@ def test_a_200_without_a_body_is_tried_again() -> None:
 @pytest.mark.parametrize("status", [200, 400, 503])
 def test_an_attempt_that_dies_before_its_headers_went_on_is_the_access_logs(status: int) -> None:
     """Envoy tries it again under the same hold: a void here would make that try free, and a settle would
-    charge in full for a request that may end as a 5xx."""
+    charge in full for a request that may end as a 5xx. Those who wait for its answer wait no longer."""
     for bytes_before in ((), (chunk(b"data: {"),)):
         machine, _ = tap_after(answer_headers(status), *bytes_before)
-        assert machine.receive(GONE) == ()
+        assert machine.receive(GONE) == (Land(org=record().org, key=PLACE.keys.exact),)
 
 
 def test_an_end_without_done_is_a_cut_and_the_client_is_told() -> None:

@@ -86,7 +86,7 @@ def test_a_developer_speaks_as_system_unless_the_template_knows_the_role() -> No
     assert sent(said)[0]["role"] == "system"
     assert engine(tokenize(messages=[said]))["messages"][0]["role"] == "system"
     assert sent(said, terms=Terms(capabilities=Capabilities(developer_role=True)))[0]["role"] == "developer"
-    assert chat(messages=[said]).cache_text() == chat(messages=[{**said, "role": "system"}]).cache_text()
+    assert chat(messages=[said]).cache_fields() == chat(messages=[{**said, "role": "system"}]).cache_fields()
 
 
 @pytest.mark.parametrize("text", ["[1]", "1", "{", "nothing", '"x"', "{}" * 2])

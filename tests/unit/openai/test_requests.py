@@ -122,7 +122,7 @@ def test_cache_fields_ignore_what_does_not_decide_the_answer() -> None:
         max_tokens=5, stream=True, stream_options={"include_usage": True}, user="a", rid="x", seed=None
     )
     two = chat(max_completion_tokens=5, model="alias", metadata={"k": "v"})
-    assert one.cache_text() == two.cache_text()
+    assert one.cache_fields() == two.cache_fields()
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_cache_fields_ignore_what_does_not_decide_the_answer() -> None:
     ],
 )
 def test_cache_fields_tell_apart_what_decides(fields: dict[str, Any]) -> None:
-    assert chat().cache_text() != chat(**fields).cache_text()
+    assert chat().cache_fields() != chat(**fields).cache_fields()
 
 
-def test_cache_text_tells_endpoints_apart() -> None:
-    assert complete().cache_text() != embed().cache_text()
+def test_cache_fields_tell_endpoints_apart() -> None:
+    assert complete().cache_fields() != embed().cache_fields()
 
 
 def test_texts_and_documents_hold_all_the_model_reads() -> None:
@@ -212,7 +212,7 @@ def test_any_object_is_read_or_refused_as_a_gateway_error(
     except GatewayError:
         return
     assert engine(request)
-    assert request.cache_text()
+    assert request.cache_fields()
     assert sum(map(len, request.prompt_texts())) >= 0
 
 
