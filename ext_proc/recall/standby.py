@@ -11,6 +11,7 @@ from typing import Final
 
 from ext_proc.recall.words import Ask, Forget, Recall, RecallUnavailable, Remember, Reply, Served
 from gateway.telemetry.log import EventLog
+from inference.embedders.source import SourceUnusable
 
 RETRY_S: Final = 30.0
 """After an embedder that could not be had: a package may be installed, an engine may come up."""
@@ -39,6 +40,8 @@ class Standby:
                     self._recall = recall
                     self._log.info("recall.ready")
                     await asyncio.Event().wait()
+            except SourceUnusable as error:
+                self._log.error("recall.not_loaded", kind="SourceUnusable", mend=error.mend, retry_s=RETRY_S)
             except Exception as error:  # noqa: BLE001  # whatever it is: the gateway goes on without it
                 self._log.error("recall.not_loaded", kind=type(error).__name__, retry_s=RETRY_S)
             finally:

@@ -73,6 +73,33 @@ async def test_a_bucket_is_off_until_it_is_known_to_be_on() -> None:
     assert KNOWN_S > 2 * POLL_S
 
 
+async def test_a_long_purge_does_not_keep_the_buckets_from_being_known() -> None:
+    store, asked = Store(), asyncio.Queue[None]()
+    store.made = (rule(1, tag="x"),)
+    clock = ManualClock()
+
+    class Asked(Store):
+        async def switched_off(self) -> frozenset[str]:
+            await asked.put(None)
+            return frozenset()
+
+    store.__class__ = Asked
+    purges = Purges(store, clock)
+
+    async def forever(ends: Ends) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(purges.run(forever))
+    async with asyncio.timeout(30):
+        await asked.get()
+        clock.advance_ms(int(KNOWN_S * 1000) + 1)
+        await asked.get()
+        await asyncio.sleep(0)
+    assert not purges.is_off(BUCKET)
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_each_rule_is_obeyed_once() -> None:
     poll = Poll()
     await poll.once()
