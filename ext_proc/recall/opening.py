@@ -108,7 +108,7 @@ async def opened(
     try:
         from ext_proc.recall.index import Index
         from ext_proc.recall.partition_rows import Row, search_module
-        from ext_proc.recall.purges import Purges
+        from ext_proc.recall.purges import Purges, Unverified
         from ext_proc.recall.recaller import Recaller
         from ext_proc.recall.stored_question import StoredQuestion, TextSealer
         from ext_proc.recall.table import Ends, Table
@@ -125,7 +125,7 @@ async def opened(
         table = Table(settings.table_url, embedder.identity, embedder.dimensions, sealer, clock)
         writer = TableWriter(table, take, log)
         purges = Purges(store, clock)
-        watched: dict[str, Any] = {"trust": purges}
+        watched: dict[str, Any] = {"trust": Unverified(purges)}
         if checks is not None:
             watched = {
                 "trust": checks.trust(purges),

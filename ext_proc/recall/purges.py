@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ext_proc.cache.purge import ends
 from ext_proc.cache.store import CacheUnavailable, Lineage, RuleInForce
 from ext_proc.recall.table import Ends
-from ext_proc.recall.truth import State
+from ext_proc.recall.truth import State, Truth
 from gateway.contract.clock import Clock
 from gateway.contract.ids import OrgId
 
@@ -83,6 +83,22 @@ class Purges:
 
         await drop(any_ends)
         self._obeyed = max(made.number for made in new)
+
+
+class Unverified:
+    """Trust where nobody verifies: what the shipped corpora cannot vouch for is not served."""
+
+    def __init__(self, said: Purges) -> None:
+        """``said``: what the store has switched off."""
+        self._said, self._corpora = said, Truth()
+
+    def state(self, bucket: str, slo: float) -> State:
+        """See Trust."""
+        return self._said.state(bucket, slo) if self._corpora.state(bucket, slo) is State.ON else State.OFF
+
+    def share(self, bucket: str, slo: float, usual: float) -> float:
+        """See Trust."""
+        return 0.0
 
 
 async def _again_and_again(poll: Callable[[], Awaitable[None]]) -> None:
