@@ -11,7 +11,6 @@ from typing import Final
 
 from ext_proc.recall.words import Ask, Forget, Recall, RecallUnavailable, Remember, Reply, Served
 from gateway.telemetry.log import EventLog
-from inference.embedders.source import SourceUnusable
 
 RETRY_S: Final = 30.0
 """After an embedder that could not be had: a package may be installed, an engine may come up."""
@@ -40,10 +39,10 @@ class Standby:
                     self._recall = recall
                     self._log.info("recall.ready")
                     await asyncio.Event().wait()
-            except SourceUnusable as error:
-                self._log.error("recall.not_loaded", kind="SourceUnusable", mend=error.mend, retry_s=RETRY_S)
             except Exception as error:  # noqa: BLE001  # whatever it is: the gateway goes on without it
-                self._log.error("recall.not_loaded", kind=type(error).__name__, retry_s=RETRY_S)
+                # By name: to import SourceUnusable, which has one, is to import numpy.
+                mend = getattr(error, "mend", "")
+                self._log.error("recall.not_loaded", kind=type(error).__name__, mend=mend, retry_s=RETRY_S)
             finally:
                 self._recall = None
             await asyncio.sleep(RETRY_S)
