@@ -55,7 +55,7 @@ async def open_checks(
     settings: CheckSettings, store: CacheStore, clock: Clock, log: EventLog, tell: Tell
 ) -> AsyncIterator[Checks]:
     """Both under way until the context ends. Raises ValueError for a URL that cannot be meant."""
-    client = OperatorClient(settings.gateway_url, settings.key_file)
+    client = OperatorClient(settings.gateway_url, settings.key_file, log)
     verifier = EngineVerifier(client, clock, model=ModelName(settings.judge_model) or None)
 
     async def switch(bucket: str, off: bool) -> None:

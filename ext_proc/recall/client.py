@@ -9,6 +9,7 @@ from typing import Final
 from ext_proc.recall import codec
 from ext_proc.recall.words import Ask, Forget, RecallUnavailable, Remember, Reply, Served
 from gateway.contract.clock import Clock, SystemClock
+from gateway.contract.ids import OrgId
 from gateway.path import hop
 from gateway.sidecar.client import CallFailed, Connection
 
@@ -19,14 +20,18 @@ NOTE_S: Final = 1.0
 REST_S: Final = 0.02
 """As long as the texts that wait take to be embedded."""
 REST_S_MAX: Final = 1.0
+RESTING_ORGS_MAX: Final = 1024
+"""Whose rest is remembered; the longest known is forgotten, which costs a refusal."""
 _REASONS: Final = {"DEADLINE_EXCEEDED": "late", "RESOURCE_EXHAUSTED": "full"}
 
 
 class RecallClient:
     """See Recall. One for each process; ``aclose`` at the end.
 
-    After a question that was refused or late none is asked for a moment, which doubles while they stay late:
-    a process that is busy is not made busier, and one that hangs costs a worker one deadline a second.
+    After a question that was late none is asked for a moment, which doubles while they stay late: a process
+    that is busy is not made busier, and one that hangs costs a worker one deadline a second. After one that
+    was refused because too many wait, only its own org asks none: what one has too many of, another may have
+    room for.
     """
 
     def __init__(
@@ -41,10 +46,11 @@ class RecallClient:
         self._clock = clock or SystemClock()
         self._calls = 0
         self._rest_until_s, self._rest_s = float("-inf"), REST_S
+        self._full_until_s: dict[OrgId, float] = {}
 
     async def find(self, ask: Ask) -> Reply:
         """See Recall."""
-        if self._clock.monotonic_s() < self._rest_until_s:
+        if self._clock.monotonic_s() < max(self._rest_until_s, self._full_until_s.get(ask.org, 0.0)):
             raise RecallUnavailable("resting")
         try:
             data = await self._call(codec.FIND, lambda: codec.ask_to_bytes(ask), self._deadline_s)
@@ -52,26 +58,35 @@ class RecallClient:
         except codec.BadMessage:
             raise RecallUnavailable("bad_message") from None
         except RecallUnavailable as unavailable:
-            self._rest(str(unavailable))
+            if str(unavailable) == "full":
+                self._rest_org(ask.org)
+            else:
+                self._rest()
             raise
         self._rest_s = REST_S
         return reply
 
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
-        await self._call(codec.REMEMBER, lambda: codec.remember_to_bytes(remember), NOTE_S)
+        await self._note(codec.REMEMBER, lambda: codec.remember_to_bytes(remember))
 
     async def forget(self, forget: Forget) -> None:
         """See Recall."""
-        await self._call(codec.FORGET, lambda: codec.forget_to_bytes(forget), NOTE_S)
+        await self._note(codec.FORGET, lambda: codec.forget_to_bytes(forget))
 
     async def served(self, served: Served) -> None:
         """See Recall."""
-        await self._call(codec.SERVED, lambda: codec.served_to_bytes(served), NOTE_S)
+        await self._note(codec.SERVED, lambda: codec.served_to_bytes(served))
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._connection.aclose()
+
+    async def _note(self, method: str, request: Callable[[], bytes]) -> None:
+        try:
+            codec.done_of(await self._call(method, request, NOTE_S))
+        except codec.BadMessage:
+            raise RecallUnavailable("bad_message") from None
 
     async def _call(self, method: str, request: Callable[[], bytes], timeout_s: float) -> bytes:
         if self._calls >= CALLS_MAX:
@@ -86,9 +101,15 @@ class RecallClient:
         finally:
             self._calls -= 1
 
-    def _rest(self, reason: str) -> None:
+    def _rest_org(self, org: OrgId) -> None:
+        self._full_until_s.pop(org, None)
+        if len(self._full_until_s) >= RESTING_ORGS_MAX:
+            del self._full_until_s[next(iter(self._full_until_s))]
+        self._full_until_s[org] = self._clock.monotonic_s() + REST_S
+
+    def _rest(self) -> None:
         now = self._clock.monotonic_s()
         if now < self._rest_until_s:
             return  # of many that were asked together, the first one decides
         self._rest_until_s = now + self._rest_s
-        self._rest_s = REST_S if reason == "full" else min(2 * self._rest_s, REST_S_MAX)
+        self._rest_s = min(2 * self._rest_s, REST_S_MAX)

@@ -96,6 +96,13 @@ def reply_of(data: bytes) -> Reply:
     )
 
 
+def done_of(data: bytes) -> None:
+    """Raises BadMessage, RecallUnavailable where that is what was said."""
+    read = _loaded(data)
+    if "unavailable" in read:
+        raise RecallUnavailable(_text(read, "unavailable"))
+
+
 def remember_to_bytes(remember: Remember) -> bytes:
     """Raises BadMessage."""
     return _dumped(asdict(remember))

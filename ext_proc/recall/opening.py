@@ -108,10 +108,10 @@ async def opened(
     try:
         from ext_proc.recall.index import Index
         from ext_proc.recall.partition_rows import Row, search_module
-        from ext_proc.recall.purges import Purges
+        from ext_proc.recall.purges import Purges, Unverified
         from ext_proc.recall.recaller import Recaller
         from ext_proc.recall.stored_question import StoredQuestion, TextSealer
-        from ext_proc.recall.table import Table
+        from ext_proc.recall.table import Ends, Table
         from ext_proc.recall.table_writer import TableWriter
 
         await asyncio.to_thread(search_module)
@@ -125,7 +125,7 @@ async def opened(
         table = Table(settings.table_url, embedder.identity, embedder.dimensions, sealer, clock)
         writer = TableWriter(table, take, log)
         purges = Purges(store, clock)
-        watched: dict[str, Any] = {"trust": purges}
+        watched: dict[str, Any] = {"trust": Unverified(purges)}
         if checks is not None:
             watched = {
                 "trust": checks.trust(purges),
@@ -134,13 +134,15 @@ async def opened(
             }
         recaller = Recaller(embedder, index, clock, writer=writer, **watched)
 
-        async def obey() -> None:
+        async def drop(ends: Ends) -> None:
             await writer.loaded.wait()
-            await purges.run(recaller.drop)
+            await recaller.drop(ends)
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(work) for work in (writer.run(), obey(), _keep(index, clock))]
+                running = [
+                    tasks.create_task(work) for work in (writer.run(), purges.run(drop), _keep(index, clock))
+                ]
                 try:
                     yield recaller
                 finally:

@@ -14,6 +14,7 @@ from typing import Final
 import httpx
 
 from gateway.telemetry import names
+from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import counter
 
 DEADLINE_S: Final = 60.0
@@ -24,9 +25,18 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 """Of one answer; no larger one is cached."""
 KEY_BYTES_MAX: Final = 4096
 """Of the key's file."""
+SAID_EVERY_S: Final = 600.0
+"""Each kind of refusal is logged so often: nobody waits for a check, so that nobody else would say it."""
 _KEY: Final = re.compile(r"[!-~]{1,1024}")
 _AGAIN: Final = frozenset({401, 403, 404, 408, 425, 429})
 """Refusals that may pass: a key being rotated, a grant or a model that is not there yet, a spent budget."""
+_MENDS: Final = {
+    "key": "write the operator's API key into the file of TIDEGATE_OPERATOR_KEY_FILE",
+    "http_401": "write a valid API key into the file of TIDEGATE_OPERATOR_KEY_FILE",
+    "http_403": "grant the operator's key the models whose hits are checked",
+    "http_404": "name a model of the catalogue in TIDEGATE_JUDGE_MODEL, or leave it empty",
+    "http_429": "raise the budget of the operator's org in budgets.yaml",
+}
 _TOLD: Final = _AGAIN | {400, 413, 422, 500, 502, 503, 504}
 """Statuses with a code of their own; others are ``http_other``, so that the codes are a closed set."""
 
@@ -45,12 +55,15 @@ class CouldNotAsk(Exception):
 class OperatorClient:
     """One gateway, one key. The key's file is read for each call, so that a rotated key counts at once."""
 
-    def __init__(self, gateway_url: str, key_file: Path, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, gateway_url: str, key_file: Path, log: EventLog, *, deadline_s: float = DEADLINE_S
+    ) -> None:
         """``gateway_url``: ``http(s)://host[:port]``, without a path. Raises ValueError for another one."""
         url = httpx.URL(gateway_url)
         if url.scheme not in ("http", "https") or not url.host or url.path not in ("", "/") or url.userinfo:
             raise ValueError("must be http(s)://host[:port]")
-        self._key_file = key_file
+        self._key_file, self._log = key_file, log
+        self._said_at: dict[str, float] = {}
         self._deadline_s = deadline_s
         self._turns = asyncio.Semaphore(CALLS_MAX)
         # Neither proxies nor credentials of the environment; a redirect would take the key elsewhere. No
@@ -71,9 +84,17 @@ class OperatorClient:
                 answer = await self._asked(path, body)
         except CouldNotAsk as error:
             self._calls.labels(result=error.code).inc()
+            self._say(error.code)
             raise
         self._calls.labels(result="answered").inc()
         return answer
+
+    def _say(self, code: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._said_at.get(code, float("-inf")) >= SAID_EVERY_S:
+            self._said_at[code] = now_s
+            mend = _MENDS.get(code, "see './tidegate status'")
+            self._log.warning("recall.check_refused", code=code, mend=mend)
 
     async def _asked(self, path: str, body: bytes) -> bytes:
         headers = {

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from ext_proc.cache.purge import ends
 from ext_proc.cache.store import CacheUnavailable, Lineage, RuleInForce
 from ext_proc.recall.table import Ends
-from ext_proc.recall.truth import State
+from ext_proc.recall.truth import State, Truth
 from gateway.contract.clock import Clock
 from gateway.contract.ids import OrgId
 
@@ -57,16 +59,19 @@ class Purges:
         return 0.0
 
     async def run(self, drop: Callable[[Ends], Awaitable[None]]) -> None:
-        """Poll until cancelled; ``drop`` forgets what a new rule speaks of."""
-        while True:
-            asked_s = self._clock.monotonic_s()
-            try:
-                self._off = await self._store.switched_off()
-                self._known_until_s = asked_s + KNOWN_S
-                await self._obey(await self._store.rules(), drop)
-            except CacheUnavailable:
-                pass  # nothing can be served without it either; is_off says so soon
-            await asyncio.sleep(POLL_S)
+        """Poll until cancelled; ``drop`` forgets what a new rule speaks of, however long that takes: the
+        buckets are asked for beside it."""
+        async with asyncio.TaskGroup() as tasks:
+            for poll in (self._ask_buckets, partial(self._ask_rules, drop)):
+                tasks.create_task(_again_and_again(poll))
+
+    async def _ask_buckets(self) -> None:
+        asked_s = self._clock.monotonic_s()
+        self._off = await self._store.switched_off()
+        self._known_until_s = asked_s + KNOWN_S
+
+    async def _ask_rules(self, drop: Callable[[Ends], Awaitable[None]]) -> None:
+        await self._obey(await self._store.rules(), drop)
 
     async def _obey(self, rules: tuple[RuleInForce, ...], drop: Callable[[Ends], Awaitable[None]]) -> None:
         new = tuple(made for made in rules if made.number > self._obeyed)
@@ -78,3 +83,26 @@ class Purges:
 
         await drop(any_ends)
         self._obeyed = max(made.number for made in new)
+
+
+class Unverified:
+    """Trust where nobody verifies: what the shipped corpora cannot vouch for is not served."""
+
+    def __init__(self, said: Purges) -> None:
+        """``said``: what the store has switched off."""
+        self._said, self._corpora = said, Truth()
+
+    def state(self, bucket: str, slo: float) -> State:
+        """See Trust."""
+        return self._said.state(bucket, slo) if self._corpora.state(bucket, slo) is State.ON else State.OFF
+
+    def share(self, bucket: str, slo: float, usual: float) -> float:
+        """See Trust."""
+        return 0.0
+
+
+async def _again_and_again(poll: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        with suppress(CacheUnavailable):  # nothing can be served without it either; is_off says so soon
+            await poll()
+        await asyncio.sleep(POLL_S)

@@ -35,6 +35,7 @@ from ext_proc.recall.words import (
     Served,
 )
 from gateway.contract.clock import Clock
+from gateway.contract.ids import OrgId
 from gateway.path import hop
 from gateway.telemetry import names
 from gateway.telemetry.metrics import child, counter
@@ -45,11 +46,12 @@ Ts = TypeVarTuple("Ts")
 FINDS_MAX: Final = 64
 """Questions at a time, most of them waiting for the same text."""
 EMBEDDINGS_MAX: Final = 8
-"""Texts at a time: two threads take 5 ms for each, so that a ninth would wait for 20 ms."""
-EMBEDDINGS_MIN: Final = 2
-"""As many as there are threads. Each late answer takes a third of what is above it away, each one in time
-gives a little back: on a busy machine a few are in time and the others are refused at once, where a fixed
-bound would make all of them late."""
+"""Texts at a time: two threads take 5 ms for each, so that a ninth would wait for 20 ms. The last place is
+for an org that has none, so that one org's burst does not refuse all the others."""
+EMBEDDINGS_MIN: Final = 3
+"""As many as there are threads, and the last place. Each late answer takes a third of what is above it away,
+each one in time gives a little back: on a busy machine a few are in time and the others are refused at once,
+where a fixed bound would make all of them late."""
 DEADLINE_S: Final = 0.8 * hop("recall").deadline / 1000
 """Of the asker's own deadline: what is late is said before the asker has gone."""
 REMEMBERS_MAX: Final = 256
@@ -117,7 +119,7 @@ class Recaller:
             return
         self._remembering += 1
         try:
-            vector = await self._vector(pending)
+            vector = await self._vector(remember.org, pending)
             await self._in_thread(self._put, remember, pending.text, vector)
         except NotEmbedded:
             child(self._counted, "full").inc()
@@ -156,7 +158,7 @@ class Recaller:
         if self._embedder.languages and question.language not in self._embedder.languages:
             return Reply(candidates=(), reason="language")
         try:
-            vector = await self._vector(self._pending.keep(ask))
+            vector = await self._vector(ask.org, self._pending.keep(ask))
         except TooLong:
             return Reply(candidates=(), reason="too_long")
         except NotEmbedded as reason:
@@ -175,16 +177,15 @@ class Recaller:
             )
         return decision.reply
 
-    async def _vector(self, pending: Pending) -> Vector:
+    async def _vector(self, org: OrgId, pending: Pending) -> Vector:
         """One embedding for all who ask the same text now; when nobody waits for it any more, it is not
         made. Raises NotEmbedded."""
         if pending.vector is not None:
             return pending.vector
         flight = self._embedding.get(pending.text)
         if flight is None:
-            if len(self._embedding) >= int(self._embeddings_max):
-                raise Overloaded("as many texts are being embedded as may be")
-            flight = self._embedding[pending.text] = _Flight(self._embedder.embed(pending.text))
+            self._refuse_too_many(org)
+            flight = self._embedding[pending.text] = _Flight(org, self._embedder.embed(pending.text))
         flight.waiting += 1
         try:
             vector = pending.vector = await asyncio.shield(flight.task)
@@ -194,6 +195,11 @@ class Recaller:
             if not flight.waiting:
                 flight.task.cancel()
                 del self._embedding[pending.text]  # at once: nobody may join what is cancelled
+
+    def _refuse_too_many(self, org: OrgId) -> None:
+        free = int(self._embeddings_max) - len(self._embedding)
+        if free < 1 or (free == 1 and any(flight.org == org for flight in self._embedding.values())):
+            raise Overloaded("as many texts are being embedded as may be")
 
     def _decide(self, ask: Ask, question: Question, vector: Vector) -> Decision:
         now = self._clock.unix_ms()
@@ -222,8 +228,9 @@ class Recaller:
 
 
 class _Flight:
-    """An embedding under way, and how many wait for it."""
+    """An embedding under way, whose text it was first, and how many wait for it."""
 
-    def __init__(self, embedding: Coroutine[None, None, Vector]) -> None:
+    def __init__(self, org: OrgId, embedding: Coroutine[None, None, Vector]) -> None:
+        self.org = org
         self.task = asyncio.ensure_future(embedding)
         self.waiting = 0

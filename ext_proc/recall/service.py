@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from ext_proc.recall import codec
 from ext_proc.recall.words import Recall, RecallUnavailable
@@ -42,13 +42,18 @@ class Service:
         return answer
 
     async def _remember(self, metadata: Mapping[str, str], request: bytes) -> bytes:
-        await self._recall.remember(codec.remember_of(request))
-        return codec.DONE
+        return await self._noted(self._recall.remember(codec.remember_of(request)))
 
     async def _forget(self, metadata: Mapping[str, str], request: bytes) -> bytes:
-        await self._recall.forget(codec.forget_of(request))
-        return codec.DONE
+        return await self._noted(self._recall.forget(codec.forget_of(request)))
 
     async def _served(self, metadata: Mapping[str, str], request: bytes) -> bytes:
-        await self._recall.served(codec.served_of(request))
+        return await self._noted(self._recall.served(codec.served_of(request)))
+
+    @staticmethod
+    async def _noted(work: Awaitable[None]) -> bytes:
+        try:
+            await work
+        except RecallUnavailable as unavailable:  # while it loads: no failure of this process
+            return codec.reply_to_bytes(unavailable)
         return codec.DONE

@@ -40,7 +40,9 @@ class Standby:
                     self._log.info("recall.ready")
                     await asyncio.Event().wait()
             except Exception as error:  # noqa: BLE001  # whatever it is: the gateway goes on without it
-                self._log.error("recall.not_loaded", kind=type(error).__name__, retry_s=RETRY_S)
+                # By name: to import SourceUnusable, which has one, is to import numpy.
+                mend = getattr(error, "mend", "")
+                self._log.error("recall.not_loaded", kind=type(error).__name__, mend=mend, retry_s=RETRY_S)
             finally:
                 self._recall = None
             await asyncio.sleep(RETRY_S)

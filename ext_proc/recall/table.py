@@ -38,6 +38,9 @@ QUARANTINED_MAX: Final = 3
 """Tables put aside for somebody to look at; the oldest goes."""
 ENTRIES_PER_DELETE: Final = 200
 """Of one condition: LanceDB parses it recursively."""
+REMOTE_FAILURES_MAX: Final = 3
+"""In a row, before a table in an object store counts as damaged: LanceDB says the same of a network that is
+away, and each table that is left behind there stays."""
 OPENINGS_MAX: Final = 3
 """Starts that ended before the table was read, kills among them."""
 _OPENINGS: Final = "openings"
@@ -81,6 +84,11 @@ class Table:
         self._lock: int | None = None
         self._database: Any = None
         self._table: Any = None
+
+    @property
+    def failures_max(self) -> int:
+        """So many failures in a row mean damage."""
+        return 1 if self._directory is not None else REMOTE_FAILURES_MAX
 
     def open(self) -> None:
         """Find the table, or make an empty one. Raises TableDamaged (call ``quarantine``), TableBusy and
@@ -126,6 +134,7 @@ class Table:
         """Another process may write."""
         self._table = self._database = None
         if self._lock is not None:
+            self._forget_openings()  # an end in order, however early, is not the table's doing
             os.close(self._lock)
             self._lock = None
 
@@ -135,8 +144,7 @@ class Table:
         with _reported():
             for batch in self._table.search().where(f"expires_at > {now}").to_batches(_LOAD_ROWS):
                 yield [question for question in self._questions(batch) if question is not None]
-        if self._directory is not None:
-            (self._directory / _OPENINGS).unlink(missing_ok=True)
+        self._forget_openings()
 
     def append(self, questions: Sequence[StoredQuestion]) -> None:
         """One version of the table. Raises TableDamaged."""
@@ -157,14 +165,17 @@ class Table:
                     self._table.delete(f"org = '{org}' AND entry IN ({listed})")
 
     def ended(self, ends: Ends) -> list[tuple[OrgId, str]]:
-        """(org, entry) of every row of which ``ends`` says so. Raises TableDamaged."""
+        """(org, entry) of every row of which ``ends`` says so; a row without a possible one is none of ours.
+        Raises TableDamaged."""
         columns = ["org", "entry", "tags", "admitted_at", *_LINEAGE]
         with _reported():
             return [
                 (OrgId(row["org"]), row["entry"])
                 for batch in self._table.search().select(columns).to_batches(_LOAD_ROWS)
                 for row in batch.to_pylist()
-                if ends(OrgId(row["org"]), row["entry"], _lineage(row))
+                if is_identifier(row["org"])
+                and is_key(row["entry"])
+                and ends(OrgId(row["org"]), row["entry"], _lineage(row))
             ]
 
     def tend(self) -> int:
@@ -214,7 +225,7 @@ class Table:
         there = directory / f"{self._name}.lance"
         if there.exists():
             there.rename(aside / f"{self._clock.unix_ms()}-{there.name}")
-        (directory / _OPENINGS).unlink(missing_ok=True)
+        self._forget_openings()
         for old in sorted(aside.iterdir())[:-QUARANTINED_MAX]:
             if old.is_dir():
                 shutil.rmtree(old)
@@ -231,6 +242,10 @@ class Table:
         if openings >= OPENINGS_MAX:
             raise TableDamaged("EndedInReading")
         counted.write_bytes(b"." * (openings + 1))
+
+    def _forget_openings(self) -> None:
+        if self._directory is not None:
+            (self._directory / _OPENINGS).unlink(missing_ok=True)
 
     def _take_lock(self) -> None:
         if self._directory is None or self._lock is not None:

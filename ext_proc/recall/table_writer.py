@@ -25,6 +25,8 @@ FLUSH_S: Final = 1.0
 FLUSH_ROWS: Final = 500
 QUEUED_MAX: Final = 5000
 """Questions that wait for a slow disk: 10 MB. More are kept in memory only."""
+AGAIN_S: Final = 5.0
+"""Between two tries to open a table that is another's, out of reach or beyond help: each one is logged."""
 TEND_S: Final = 300.0
 """Between two rounds of deleting and compacting: 300 small files at most."""
 
@@ -36,9 +38,18 @@ Take = Callable[[StoredQuestion], None]
 class TableWriter:
     """``run`` as a task; the other methods from the event loop, ``add`` and ``forget`` from any thread."""
 
-    def __init__(self, table: Table, take: Take, log: EventLog, *, flush_s: float = FLUSH_S) -> None:
+    def __init__(
+        self,
+        table: Table,
+        take: Take,
+        log: EventLog,
+        *,
+        flush_s: float = FLUSH_S,
+        again_s: float = AGAIN_S,
+    ) -> None:
         """``take`` gets each question that the table holds, in the writer's thread, while it is read."""
-        self._table, self._take, self._log, self._flush_s = table, take, log, flush_s
+        self._table, self._take, self._log = table, take, log
+        self._flush_s, self._again_s = flush_s, again_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall-table")
         self._lock = threading.Lock()
         self._added: list[StoredQuestion] = []
@@ -46,6 +57,9 @@ class TableWriter:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._open = False
+        self._failures = 0
+        """In a row."""
+        self._ending = threading.Event()
         self.loaded = asyncio.Event()
         """The table was read, or there is nothing to read."""
         self._counted = counter(names.RECALL_TABLE, "Rows of the table of stored questions", ["result"])
@@ -81,11 +95,12 @@ class TableWriter:
 
     async def run(self) -> None:
         """Open and read the table, then write until cancelled."""
-        tended_at = self._loop.time()
+        tended_at, tried_at = self._loop.time(), float("-inf")
         while True:
-            if not self._open:
+            if not self._open and self._loop.time() - tried_at >= self._again_s:
                 await self._in_thread(self._read)
                 self.loaded.set()
+                tried_at = self._loop.time()
             with suppress(TimeoutError):  # nothing hurries
                 async with asyncio.timeout(self._flush_s):
                     await self._wake.wait()
@@ -96,7 +111,9 @@ class TableWriter:
                 await self._in_thread(self._tend)
 
     async def aclose(self) -> None:
-        """After ``run`` was cancelled: write what waits, and let another process write."""
+        """After ``run`` was cancelled: write what waits, and let another process write. A table that is still
+        being read is read no further: 100,000 rows take longer than an end may."""
+        self._ending.set()
         await self._in_thread(self._flush)
         await self._in_thread(self._table.close)
         self._thread.shutdown()
@@ -110,21 +127,32 @@ class TableWriter:
                 for question in batch:
                     self._take(question)
                 loaded += len(batch)
+                if self._ending.is_set():
+                    break
         except TableBusy:
             return
         except TableDamaged as damage:
             # What was read until then was sealed by us, row by row: it stays.
-            self._put_aside(damage)
+            self._failed(damage)
         except OSError as error:
             self._log.warning("recall.table_unreachable", kind=type(error).__name__)
             return
         else:
-            self._open = True
+            self._open, self._failures = True, 0
         child(self._counted, "loaded").inc(loaded)
         self._log.info("recall.table_read", rows=loaded)
 
-    def _put_aside(self, damage: TableDamaged) -> None:
+    def _failed(self, damage: TableDamaged) -> None:
+        """Put the table aside, unless it may only be out of reach for a moment: then it is opened again."""
         self._open = False
+        self._failures += 1
+        if self._failures < self._table.failures_max:
+            self._log.warning("recall.table_unreachable", kind=str(damage))
+            return
+        self._failures = 0
+        self._put_aside(damage)
+
+    def _put_aside(self, damage: TableDamaged) -> None:
         child(self._counted, "quarantined").inc()
         self._log.error("recall.table_quarantined", kind=str(damage))
         try:
@@ -162,7 +190,7 @@ class TableWriter:
             if self._table.readable():
                 self._log.warning("recall.table_not_written", kind=str(damage))
             else:
-                self._put_aside(damage)
+                self._failed(damage)
             return False
         return True
 

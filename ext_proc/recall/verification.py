@@ -74,7 +74,7 @@ class Verification:
         self._file, self._tick_s = file, tick_s
         self._queue: CheckQueue[Served] = CheckQueue("verify", queue_max, log, again_s=again_s)
         self._told: frozenset[str] | None = None
-        """Buckets that the store knows to be closed; None: not asked yet."""
+        """Buckets that the store knew to be closed when it was asked last; None: not asked yet."""
         self._telling = asyncio.Lock()
         self._changed = False
         self._stop = asyncio.Event()
@@ -210,9 +210,9 @@ class Verification:
         """Switch in the store what differs from what it was told; what it does not take comes again."""
         async with self._telling:
             with contextlib.suppress(CacheUnavailable):  # the next tick tells it again
-                if self._told is None:
-                    self._told = await self._switched_off()
-                    self._adopt(self._told - self.truth.closed())
+                off = await self._switched_off()  # each time: a store that was emptied has forgotten it
+                self._adopt(off - (self._told or frozenset()) - self.truth.closed())
+                self._told = off
                 closed = self.truth.closed()
                 for bucket in sorted(closed ^ self._told):
                     await self._switch(bucket, bucket in closed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -144,6 +145,15 @@ def test_rows_of_a_lineage_are_found(tmp_path: Path) -> None:
         table.delete([(OrgId("acme"), "' OR 1 = 1 --")])
 
 
+def test_a_row_that_nobody_could_have_written_is_none_of_a_lineage(tmp_path: Path) -> None:
+    written(tmp_path, [question(1), question(2, org="no org"), question(3, entry="' OR true --")])
+    table = table_in(tmp_path)
+    table.open()
+    found = table.ended(lambda org, entry, lineage: True)
+    assert found == [("acme", question(1).entry)]
+    table.delete(found)
+
+
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     table, second = table_in(tmp_path), table_in(tmp_path)
     table.open()
@@ -247,10 +257,14 @@ def test_a_table_that_ends_its_readers_is_put_aside(tmp_path: Path) -> None:
     table.open()
     assert len(loaded(table)) == 1
     table.close()
+    for _ in range(OPENINGS_MAX + 1):
+        table.open()
+        table.close()  # in order, though before it was read
     for _ in range(OPENINGS_MAX):
         table = table_in(tmp_path)
         table.open()
-        table.close()  # before it was read, as a killed process would
+        assert table._lock is not None
+        os.close(table._lock)  # before it was read, as a kill does
     table = table_in(tmp_path)
     with pytest.raises(TableDamaged, match="EndedInReading"):
         table.open()

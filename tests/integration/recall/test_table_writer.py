@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from ext_proc.recall import table_writer
 from ext_proc.recall.stored_question import StoredQuestion
-from ext_proc.recall.table import Table, TableDamaged
+from ext_proc.recall.table import REMOTE_FAILURES_MAX, Table, TableDamaged
 from ext_proc.recall.table_writer import TableWriter
 from gateway.contract.ids import OrgId
 from gateway.telemetry.log import logger
@@ -24,7 +25,7 @@ LOG = logger("test")
 @asynccontextmanager
 async def running(table: Table, taken: list[StoredQuestion] | None = None) -> AsyncIterator[TableWriter]:
     """A writer that has read its table, or found that it cannot."""
-    writer = TableWriter(table, (taken if taken is not None else []).append, LOG, flush_s=0.01)
+    writer = TableWriter(table, (taken if taken is not None else []).append, LOG, flush_s=0.01, again_s=0.01)
     task = asyncio.create_task(writer.run())
     try:
         async with asyncio.timeout(START_S):
@@ -137,3 +138,60 @@ async def test_no_more_wait_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyP
     await asyncio.wait([task])
     await writer.aclose()
     assert on_disk(tmp_path) == {f"Question number {number}?" for number in range(3)}
+
+
+async def test_an_end_while_the_table_is_read_waits_for_a_batch_and_not_for_all(tmp_path: Path) -> None:
+    many = 2000
+    async with running(table_in(tmp_path)) as writer:
+        for number in range(many):
+            writer.add(question(number))
+    reading, ending, taken = threading.Event(), threading.Event(), list[StoredQuestion]()
+
+    def take(row: StoredQuestion) -> None:
+        taken.append(row)
+        reading.set()
+        assert ending.wait(START_S)
+
+    writer = TableWriter(table_in(tmp_path), take, LOG)
+    task = asyncio.create_task(writer.run())
+    await asyncio.to_thread(reading.wait, START_S)
+    writer.add(question(many))
+    task.cancel()
+    await asyncio.wait([task])
+    ended = asyncio.create_task(writer.aclose())
+    await asyncio.sleep(0)
+    ending.set()
+    await ended
+    assert 0 < len(taken) < many
+    assert len(on_disk(tmp_path)) == many + 1
+
+
+class OutOfReach(Table):
+    """In an object store, with a network that is away for as many tries as ``away``."""
+
+    away = 0
+
+    @property
+    def failures_max(self) -> int:
+        return REMOTE_FAILURES_MAX
+
+    def load(self) -> Iterator[list[StoredQuestion]]:
+        self.away -= 1
+        if self.away >= 0:
+            raise TableDamaged("RuntimeError")
+        return super().load()
+
+
+@pytest.mark.parametrize("away", [REMOTE_FAILURES_MAX - 1, REMOTE_FAILURES_MAX])
+async def test_a_network_that_is_away_for_a_moment_costs_no_table(tmp_path: Path, away: int) -> None:
+    async with running(table_in(tmp_path)) as writer:
+        writer.add(question(1))
+    table = table_in(tmp_path)
+    table.__class__, table.__dict__["away"] = OutOfReach, away
+    async with running(table) as writer:
+        writer.add(question(2))
+        async with asyncio.timeout(START_S):
+            while table.__dict__["away"] >= 0 and not (tmp_path / "quarantine").exists():
+                await writer.flush()
+    lost = away == REMOTE_FAILURES_MAX
+    assert on_disk(tmp_path) == {"Question number 2?"} | (set() if lost else {"Question number 1?"})

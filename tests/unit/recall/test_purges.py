@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from ext_proc.cache.store import CacheUnavailable, Lineage, PurgeRule, RuleInForce
-from ext_proc.recall.purges import KNOWN_S, POLL_S, Purges
+from ext_proc.recall.purges import KNOWN_S, POLL_S, Purges, Unverified
 from ext_proc.recall.table import Ends
+from ext_proc.recall.truth import State
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import OrgId
 from gateway.contract.units import UnixMillis
@@ -71,6 +72,44 @@ async def test_a_bucket_is_off_until_it_is_known_to_be_on() -> None:
     await poll.once()
     assert poll.purges.is_off("acme/chat/words/0.92")
     assert KNOWN_S > 2 * POLL_S
+
+
+async def test_a_long_purge_does_not_keep_the_buckets_from_being_known() -> None:
+    store, asked = Store(), asyncio.Queue[None]()
+    store.made = (rule(1, tag="x"),)
+    clock = ManualClock()
+
+    class Asked(Store):
+        async def switched_off(self) -> frozenset[str]:
+            await asked.put(None)
+            return frozenset()
+
+    store.__class__ = Asked
+    purges = Purges(store, clock)
+
+    async def forever(ends: Ends) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(purges.run(forever))
+    async with asyncio.timeout(30):
+        await asked.get()
+        clock.advance_ms(int(KNOWN_S * 1000) + 1)
+        await asked.get()
+        await asyncio.sleep(0)
+    assert not purges.is_off(BUCKET)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_where_nobody_verifies_a_strict_slo_is_not_served() -> None:
+    poll = Poll()
+    await poll.once()
+    unverified = Unverified(poll.purges)
+    assert unverified.state(BUCKET, 0.01) is State.ON
+    assert unverified.state(BUCKET, 0.001) is State.OFF
+    assert unverified.share(BUCKET, 0.01, 0.5) == 0
+    poll.clock.advance_ms(int(KNOWN_S * 1000) + 1)
+    assert unverified.state(BUCKET, 0.01) is State.OFF
 
 
 async def test_each_rule_is_obeyed_once() -> None:

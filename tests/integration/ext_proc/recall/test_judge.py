@@ -21,7 +21,7 @@ from ext_proc.recall.verifier import FIT_S, EngineVerifier
 from ext_proc.recall.words import Ask, NearMiss
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import ModelName, OrgId
-from gateway.telemetry.log import EventLog
+from gateway.telemetry.log import EventLog, logger
 from tests.integration.ext_proc.recall.scripted_gateway import Asked, Gateway, Reply, hang, scripted_gateway
 
 WITHIN_S = 20.0
@@ -118,7 +118,7 @@ async def bench(
         on.barred.append((org, asked, entry))
 
     async with scripted_gateway(reply) as gateway:
-        client = OperatorClient(gateway.url, tmp_path / "operator.key", deadline_s=deadline_s)
+        client = OperatorClient(gateway.url, tmp_path / "operator.key", logger("test"), deadline_s=deadline_s)
         judge = Judge(
             EngineVerifier(client, clock),
             clock,

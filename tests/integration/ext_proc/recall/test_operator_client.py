@@ -12,6 +12,7 @@ import pytest
 
 from ext_proc.recall.operator_client import ANSWER_BYTES_MAX, CALLS_MAX, CouldNotAsk, OperatorClient
 from ext_proc.recall.operator_paths import CHAT
+from gateway.telemetry.log import logger
 from tests.harness.canary import PROMPT
 from tests.integration.ext_proc.recall.scripted_gateway import (
     Asked,
@@ -34,7 +35,7 @@ def key_file(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def client_of(url: str, key_file: Path, deadline_s: float = 20.0) -> AsyncIterator[OperatorClient]:
-    client = OperatorClient(url, key_file, deadline_s=deadline_s)
+    client = OperatorClient(url, key_file, logger("test"), deadline_s=deadline_s)
     try:
         yield client
     finally:
@@ -59,6 +60,18 @@ async def test_a_rotated_key_counts_at_once_and_nothing_is_read_from_the_own_cac
     ]
     assert {asked.headers["cache-control"] for asked in gateway.asked} == {"no-store"}
     assert gateway.asked[0].path == CHAT and gateway.asked[0].text == PROMPT
+
+
+async def test_an_operator_is_told_once_what_to_mend(
+    key_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key_file.unlink()
+    async with client_of("http://127.0.0.1:9", key_file) as client:
+        for _ in range(3):
+            assert await refused(client) == ("key", True)
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "recall.check_refused" in line]
+    assert "TIDEGATE_OPERATOR_KEY_FILE" in orjson.loads(line)["mend"]
+    assert str(key_file) not in line
 
 
 @pytest.mark.parametrize(
@@ -135,4 +148,4 @@ async def test_without_a_key_nothing_is_sent(content: bytes | None, tmp_path: Pa
 @pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://a", "http://", "http://u:p@a", "http://a/v1"])
 def test_other_addresses_are_refused(url: str, key_file: Path) -> None:
     with pytest.raises(ValueError, match="must be http"):
-        OperatorClient(url, key_file)
+        OperatorClient(url, key_file, logger("test"))

@@ -21,7 +21,7 @@ from ext_proc.recall.verifier import EngineVerifier
 from ext_proc.recall.words import SERVED_BYTES_MAX, Served
 from gateway.contract.clock import ManualClock
 from gateway.contract.ids import ModelName, OrgId
-from gateway.telemetry.log import EventLog
+from gateway.telemetry.log import EventLog, logger
 from tests.harness.canary import PROMPT
 from tests.integration.ext_proc.recall.scripted_gateway import (
     Asked,
@@ -121,7 +121,7 @@ async def bench(
     key_file.write_text("tg_operator")
     store, clock = store or Store(), ManualClock()
     async with scripted_gateway(reply) as gateway:  # type: ignore[arg-type]  # an async function of Asked
-        client = OperatorClient(gateway.url, key_file)
+        client = OperatorClient(gateway.url, key_file, logger("test"))
         verification = Verification(
             client,
             clock,
@@ -349,6 +349,9 @@ async def test_what_the_store_does_not_take_is_told_again(tmp_path: Path) -> Non
         await on.verification.tick()
         assert on.store.off == set()
         on.store.down = False
+        await on.verification.tick()
+        assert on.store.off == {BUCKET}
+        on.store.off.clear()  # as a store that is restarted empty
         await on.verification.tick()
         assert on.store.off == {BUCKET}
 
