@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import pytest
@@ -105,6 +106,7 @@ WORDS: Final = (
     *["emergancy", "Windows"],
 )
 SENTENCES: Final = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
+SYMBOL = re.compile(r"[^\w\s',.?!]|[,.?!]\S|\s[,.?!]|'\B|\B'")
 TEXTS: Final = st.one_of(SENTENCES, st.text(max_size=80))
 
 
@@ -142,7 +144,8 @@ def test_comparison_of_neighbours_is_symmetric(left: str, data: st.DataObject) -
 @settings(max_examples=400, deadline=None)
 def test_canonical_text_of_a_canonical_text_is_itself(text: str) -> None:
     question = read_question(text)
-    if question.language == "en":
+    # Whether a symbol is asked about is told by what stands beside it, which canonical text no longer has.
+    if question.language == "en" and not SYMBOL.search(text):
         assert read_question(question.canonical).canonical == question.canonical
 
 
