@@ -88,7 +88,7 @@ def test_tiers() -> None:
 def test_the_shipped_policy_has_the_demo_org_and_both_tiers() -> None:
     shipped = load_budget_policy(SHIPPED)
     assert (shipped.version, shipped.minimum_completion_tokens) == (1, 16)
-    assert set(shipped.orgs) == {"demo", "*"}
+    assert set(shipped.orgs) == {"demo", "operator", "*"}
     assert shipped.tiers[Tier("priority")].priority > shipped.tiers[Tier("standard")].priority
 
 
