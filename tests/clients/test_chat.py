@@ -213,9 +213,9 @@ def test_logprobs_in_a_stream(either: OpenAI) -> None:
 
 
 def test_seed_repeats_and_stop_ends(either: OpenAI) -> None:
-    # SGLang draws anew whatever the seed: what repeats it is the cache, which keeps whole answers, as one that
-    # ends at a stop is. A letter is in every answer. Only one: of several in one token SGLang cuts at the first
-    # of the list, not of the text.
+    # SGLang draws anew whatever the seed: what repeats is the cache, which keeps whole answers, such as one
+    # that ends at a stop. A letter is in every answer. Only one: of several in one token SGLang cuts at the
+    # first of the list, not of the text.
     seeded = ask("Invent a name.", seed=11, temperature=1, max_tokens=200, stop=["e"])
     first, second = (either.chat.completions.create(**seeded) for _ in range(2))
     assert first.choices[0].message.content == second.choices[0].message.content
