@@ -31,18 +31,22 @@ _TAG_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """Of one request. ``sought`` is None when an answer may be neither read nor stored; ``similar``: whether
-    another question's answer may be served. ``reason``: the code of what stands against either."""
+    """Of one request. ``sought`` is None when an answer may be neither read nor stored. ``reason``: the code
+    of what stands against that, or against another question's answer."""
 
     rule: CacheRule
     version: str
     directives: Directives
     sought: Asked | None
     reason: str
-    similar: bool
     profile: Profile
     """The policy's, or less where the client asks for less; OFF where nothing similar is served."""
     tags: tuple[str, ...]
+
+    @property
+    def similar(self) -> bool:
+        """Whether another question's answer may be served."""
+        return self.profile is not Profile.OFF
 
 
 def caching_of(
@@ -58,12 +62,12 @@ def caching_of(
     rule = policy.rule_for(principal, model.name, request.endpoint)
     judged = eligible(rule, request, directives)
     reason = judged.reason.value if judged.reason is not None else ""
-    sought, similar = None, judged.similar
+    sought, profile = None, judged.profile
     if judged.exact:
-        if similar and _personal(request, rule):
+        if judged.similar and _personal(request, rule):
             # Its words would be kept beside its vector, and met by others of the partition.
-            similar, reason = False, "personal_data"
-        key = rules.secrets.partition_key()
+            profile, reason = Profile.OFF, "personal_data"
+        key, similar = rules.secrets.partition_key(), profile is not Profile.OFF
         sought = asked_of(key, principal, model, request, rule, wanted, similar=similar)
     return Caching(
         rule=rule,
@@ -71,8 +75,7 @@ def caching_of(
         directives=directives,
         sought=sought,
         reason=reason,
-        similar=similar,
-        profile=judged.profile if similar else Profile.OFF,
+        profile=profile,
         tags=(*rule.tags, *_tags(request.labels)),
     )
 

@@ -101,9 +101,7 @@ class Search:
         if plan.caching.sought is None or not self._epoch or not plan.caching.directives.write:
             return None
         return Place(
-            keys=plan.caching.sought.keys
-            if plan.caching.similar
-            else Keys(exact=plan.caching.sought.keys.exact),
+            keys=self._keys() if plan.caching.similar else self._exact_keys(),
             epoch=self._epoch,
             ttl_seconds=plan.caching.rule.ttl_seconds,
             partition=plan.caching.sought.partition if self._told else "",
@@ -121,10 +119,10 @@ class Search:
         plan = self._plan
         if plan.caching.sought is None:
             return self._missed(plan.caching.reason, looked=False)
-        keys = plan.caching.sought.keys
+        keys = self._keys()
         if not plan.caching.similar:
             self._note("similar", plan.caching.reason)
-            keys = Keys(exact=keys.exact)
+            keys = self._exact_keys()
         self._note("question", keys.exact)
         return AskCache(org=plan.principal.org, keys=keys)
 
@@ -159,11 +157,7 @@ class Search:
         if found is not None:
             return self._over(found)
         self._note("keys", self._reason)
-        if (
-            self._plan.caching.similar
-            and self._plan.caching.sought is not None
-            and self._plan.caching.sought.text
-        ):
+        if self._plan.caching.similar:
             self._told = True
             return AskRecall(ask=self._ask())
         return self._join()
@@ -190,11 +184,10 @@ class Search:
 
     def _once_more(self) -> Step:
         """Another flight may have landed between the first look and this one's start."""
-        return AskCache(org=self._plan.principal.org, keys=Keys(exact=self._keys().exact))
+        return AskCache(org=self._plan.principal.org, keys=self._exact_keys())
 
     def _wait(self) -> Step:
-        keys = Keys(exact=self._keys().exact)
-        return AwaitLanding(org=self._plan.principal.org, keys=keys, at_most=LANDING)
+        return AwaitLanding(org=self._plan.principal.org, keys=self._exact_keys(), at_most=LANDING)
 
     # --- decisions ---
 
@@ -250,6 +243,9 @@ class Search:
         if self._plan.caching.sought is None:
             raise AssertionError("only what may be cached is sought")
         return self._plan.caching.sought.keys
+
+    def _exact_keys(self) -> Keys:
+        return Keys(exact=self._keys().exact)
 
     def _over(self, found: Found) -> Found:
         self._note("hit", found.kind.value)

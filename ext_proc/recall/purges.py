@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ext_proc.cache.purge import ends
+from ext_proc.cache.purge import ends, is_off
 from ext_proc.cache.store import CacheUnavailable, Lineage, RuleInForce
 from ext_proc.recall.table import Ends
 from ext_proc.recall.truth import State, Truth
@@ -48,7 +48,7 @@ class Purges:
         """Whether ``bucket`` is switched off, itself or with its whole level, or may be; from any thread."""
         if self._clock.monotonic_s() > self._known_until_s:
             return True
-        return bool(self._off) and (bucket in self._off or f"{bucket.rpartition('/')[0]}/*" in self._off)
+        return is_off(self._off, bucket)
 
     def state(self, bucket: str, slo: float) -> State:
         """See Trust."""

@@ -43,7 +43,10 @@ def by_category(pairs: Sequence[Pair], rows: Sequence[Row]) -> list[tuple[str, i
         place = 0 if pair.same else 2
         counts[place] += 1
         counts[place + 1] += row.hit
-    return [(name, *counts) for name, counts in sorted(found.items())]  # type: ignore[misc]  # four of them
+    return [
+        (name, same, same_hit, other, other_hit)
+        for name, (same, same_hit, other, other_hit) in sorted(found.items())
+    ]
 
 
 def by_reason(pairs: Sequence[Pair], rows: Sequence[Row]) -> list[tuple[str, int, int]]:

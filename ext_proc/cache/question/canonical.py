@@ -49,7 +49,6 @@ APOSTROPHE_IS: Final = frozenset(
         "something",
     ]
 )
-MARKS: Final = frozenset((COMMA, SENTENCE_END))
 
 
 def tokens_of_split(written: list[str]) -> list[str]:

@@ -72,7 +72,6 @@ ORDINALS: Final = {
     )
 }
 """Not "second", which is also a unit of time."""
-ORDINAL: Final = re.compile(r"\d+(?:st|nd|rd|th)\Z")
 CLOCK: Final = re.compile(r"(\d{1,2})(?:[:.](\d{2}))?(?::(\d{2}))?\s?([ap])?\.?m?\.?", re.IGNORECASE)
 PRONOUN_ONE: Final = frozenset(
     ["which", "this", "that", "the", "another", "any", "every", "each", "no", "good", "new", "right", "wrong"]
