@@ -34,15 +34,13 @@ _WHOLE: Final = b"whole"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """Where a request is looked up. For a request that only its own answer may serve, ``partition``,
-    ``keys.canonical``, ``text`` and ``canonical`` are empty."""
+    ``keys.canonical`` and ``text`` are empty."""
 
     keys: Keys
     partition: str
     """64 hex digits: the questions this one may be compared with."""
     text: str
     """The last user text, the only one that may differ within the partition."""
-    canonical: str
-    """Its canonical text: equal in two questions of a partition that are one."""
 
 
 def asked_of(
@@ -72,11 +70,11 @@ def asked_of(
     base = hmac.digest(key, covered, "sha256")
     exact = _hex(base, "exact", "" if question is None else question)
     if not similar or question is None:
-        return Asked(keys=Keys(exact=exact), partition="", text="", canonical="")
+        return Asked(keys=Keys(exact=exact), partition="", text="")
     read = read_question(question)
     partition = _hex(base, "partition", read.language)
     keys = Keys(exact=exact, canonical=_hex(base, "canonical", partition, read.canonical))
-    return Asked(keys=keys, partition=partition, text=question, canonical=read.canonical)
+    return Asked(keys=keys, partition=partition, text=question)
 
 
 def share_of(rule: CacheRule, principal: Principal) -> tuple[Share, str]:

@@ -153,7 +153,7 @@ def test_a_prefix_to_go_on_with_is_no_question() -> None:
     plain, on = request(messages=history), request(messages=history, continue_final_message=True)
     first, second = asked(of=plain, similar=False), asked(of=on, similar=False)
     assert first.keys.exact != second.keys.exact
-    assert (first.partition, first.text, first.canonical, first.keys.canonical) == ("", "", "", "")
+    assert (first.partition, first.text, first.keys.canonical) == ("", "", "")
 
 
 def test_what_does_not_decide_it_is_in_no_key() -> None:
