@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ orgs:
 HIT_MICRO_USD: Final = 7
 LATE: Final = ("unavailable", "recall_unavailable")
 """Reasons of a miss that say nothing about questions."""
+LOOKS: Final = 20
+"""At an answer that was just given, before it is asked for again: it is stored behind its last byte."""
 _EXACT: Final = {"mode": "all", "share": "org"}
 _SIMILAR: Final = {**_EXACT, "profile": "strict", "verify_share": 0.001}
 RULES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -162,11 +165,19 @@ class Cached:
         return self.ask(text, org=org, control="only-if-cached", **fields)
 
     def kept(self, text: str, **fields: Any) -> Said:
-        """Ask, until it is in the cache; the engine's answer."""
-        first = self.ask(text, **fields)
-        assert first.status == 200, first.text
-        self.found(text, "hit exact", **fields)
-        return first
+        """Ask until it is in the cache; the answer that is. What a late look-up or write costs is asked for
+        again."""
+
+        def keep() -> Said | None:
+            said = self.ask(text, **fields)
+            assert said.status == 200, said.text
+            for _ in range(LOOKS):
+                if self.peek(text, **fields).cache == "hit exact":
+                    return said
+                time.sleep(0.05)
+            return None
+
+        return until(keep, f"{text!r} in the cache")
 
     def found(self, text: str, cache: str, **fields: Any) -> Said:
         """Ask until the answer is found as ``cache`` says; recall may be too late on a busy machine."""

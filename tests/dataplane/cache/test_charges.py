@@ -21,7 +21,8 @@ def test_a_free_hit_costs_nothing_and_a_miss_once(cached: Cached) -> None:
     charged = grown(start, asked)
     assert charged["requests"] == 1
     assert 0 < priced <= charged["micro_usd"] <= priced + 3
-    cached.found(question, "hit exact", org="free")
+    cached.kept(question, org="free")
+    asked = cached.usage("free")
     for stream in (False, True):
         assert cached.ask(question, org="free", stream=stream).cache == "hit exact"
     cached.found("tell me, how far is it from Oslo to Bergen", "hit canonical", org="free")
@@ -30,8 +31,7 @@ def test_a_free_hit_costs_nothing_and_a_miss_once(cached: Cached) -> None:
 
 def test_a_paid_hit_costs_its_price_once_and_no_tokens(cached: Cached) -> None:
     question = "How far is it from Turin to Milan?"
-    cached.ask(question, org="paid")
-    cached.found(question, "hit exact", org="paid")
+    cached.kept(question, org="paid")
     before = cached.usage("paid")
     for hits, stream in enumerate((False, True, False), 1):
         said = cached.ask(question, org="paid", stream=stream)

@@ -57,11 +57,10 @@ async def test_another_revision_of_the_model_has_answers_of_its_own_and_a_purge_
 
     (cached.mesh / "models.yaml").write_text(catalogue("another-revision"))
     until(lambda: served(False), "the old revision's answers are gone")
-    assert cached.ask(stored, org="judged").cache.startswith("miss")
+    assert cached.kept(stored, org="judged").cache.startswith("miss")
     (cached.mesh / "models.yaml").write_text(catalogue(REVISION))
     until(lambda: served(True), "the revision that is back has its answers")
     assert await store.purge_where(PurgeRule(org="judged", revision=REVISION)) == 1
     until(lambda: served(False), "purged by every way")
     await store.aclose()
-    assert cached.ask(stored, org="judged").status == 200
-    cached.found(stored, "hit exact", org="judged")
+    cached.kept(stored, org="judged")
