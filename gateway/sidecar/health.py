@@ -1,7 +1,8 @@
 """grpc.health.v1 for Envoy's active health checks: SERVING while every dependency answers.
 
-A probe is asked at most once in ``CACHE_S`` and given ``PROBE_S``: many checks of many Envoy workers
-must not become load on the dependency, and a hanging one must not hang the check.
+A probe is asked at most once in ``CACHE_S``, in ``STARTING_S`` until it first answers, and given ``PROBE_S``:
+many checks of many Envoy workers must not become load on the dependency, and a hanging one must not hang the
+check.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Probe = Callable[[], Awaitable[bool]]
 
 CACHE_S: Final = 1.0
 """One question to a dependency a second; an outage is seen within two of Envoy's checks."""
+STARTING_S: Final = 0.1
+"""The same until a dependency has answered once: who starts waits for it, and nobody sends requests yet."""
 PROBE_S: Final = 0.25
 """A dependency slower than this does not serve requests in time either (gateway/path.py)."""
 
@@ -28,6 +31,7 @@ PROBE_S: Final = 0.25
 class _Known:
     probe: Probe
     answered: bool = True
+    starting: bool = True
     asked_at_s: float | None = None
     asking: asyncio.Task[bool] | None = field(default=None)
 
@@ -59,7 +63,8 @@ class HealthBoard:
 
     async def _ask(self, name: str, entry: _Known) -> bool:
         now = self._clock.monotonic_s()
-        if entry.asked_at_s is not None and 0 <= now - entry.asked_at_s < CACHE_S:
+        fresh_s = STARTING_S if entry.starting else CACHE_S
+        if entry.asked_at_s is not None and 0 <= now - entry.asked_at_s < fresh_s:
             return entry.answered
         if entry.asking is None:
             entry.asking = asyncio.create_task(self._probe(name, entry))
@@ -81,6 +86,7 @@ class HealthBoard:
             else:
                 self._log.warning("health.failing", dependency=name, reason=reason)
         entry.answered = answered
+        entry.starting = entry.starting and not answered
         return answered
 
     async def check(self, _metadata: Mapping[str, str], request: bytes) -> bytes:

@@ -21,7 +21,7 @@ import pytest
 from gateway.config.environment import BadSetting
 from gateway.contract.clock import ManualClock
 from gateway.sidecar import client, wire
-from gateway.sidecar.health import CACHE_S, HealthBoard
+from gateway.sidecar.health import CACHE_S, STARTING_S, HealthBoard
 from gateway.sidecar.server import MESSAGE_BYTES_MAX, SOCKET_PATH_MAX, Sidecar
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs forget it
@@ -207,6 +207,29 @@ async def test_probe_is_cached_bounded_and_single_flight() -> None:
     assert await health.failing() == ("ledger",), "cached"
     clock.advance_ms(int(CACHE_S * 1000))
     assert await health.failing() == ()
+
+
+async def test_who_starts_is_asked_again_soon_and_who_has_answered_once_a_second() -> None:
+    clock, answers, soon_ms = ManualClock(), [False], int(STARTING_S * 1000) + 1
+
+    async def probe() -> bool:
+        return answers[0]
+
+    health = HealthBoard(clock=clock)
+    health.register("books", probe)
+    assert await health.failing() == ("books",)
+    answers[0] = True
+    assert await health.failing() == ("books",), "cached"
+    clock.advance_ms(soon_ms)
+    assert await health.failing() == ()
+    answers[0] = False
+    clock.advance_ms(soon_ms)
+    assert await health.failing() == (), "cached"
+    clock.advance_ms(int(CACHE_S * 1000))
+    assert await health.failing() == ("books",)
+    answers[0] = True
+    clock.advance_ms(soon_ms)
+    assert await health.failing() == ("books",), "cached: an outage is no start"
 
 
 async def test_raising_probe_counts_as_no() -> None:
