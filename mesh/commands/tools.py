@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
+from mesh.commands import suite
 from mesh.commands.options import Commands, seconds
 from mesh.local.layout import CHECKOUT
 from mesh.local.refusal import Refusal
 
-TIERS: Final = ("unit", "fuzz", "contract", "golden", "integration", "dataplane", "clients", "drills", "tidy")
-"""What ``tidegate test`` runs without arguments; ``nightly`` and ``bench`` only when named."""
+TIERS: Final = (*suite.COMPUTING, *suite.ASKING)
+"""What ``tidegate test`` runs without arguments; ``nightly`` only when named."""
 EXTRA_TIERS: Final = ("nightly",)
 BENCHES: Final = ("path", "sdk", "ledger", "recall", "cache")
 
@@ -23,7 +24,8 @@ def add(commands: Commands) -> None:
     test = commands.add_parser(
         "test",
         help="run the tests",
-        description=f"Run the tests of the tiers named; of {', '.join(TIERS)} when none is.",
+        description=f"Run the tests of the tiers named; of {', '.join(TIERS)} when none is, in two processes "
+        "side by side. Options for pytest stand behind --, and then there is one process.",
         epilog="example: tidegate test unit dataplane -- -k abort -x",
     )
     test.add_argument("tier", nargs="*", metavar="TIER", help=f"{', '.join((*TIERS, *EXTRA_TIERS))}")
@@ -55,11 +57,13 @@ def _test(arguments: argparse.Namespace) -> int:
         if tier not in known:
             raise Refusal(f"no tier {tier!r}", f"known are {', '.join(known)}")
     wanted = arguments.tier or TIERS
-    folders = [f"tests/{tier}" for tier in wanted if any((CHECKOUT / "tests" / tier).rglob("test_*.py"))]
-    if not folders:
+    found = suite.folders(wanted)
+    if not found:
         raise Refusal(f"no tests in {', '.join(wanted)}", f"known tiers are {', '.join(known)}")
     sys.stdout.flush()
-    _become("pytest", *folders, *arguments.extra)
+    if not arguments.tier and not arguments.extra:
+        return suite.run_side_by_side(TIERS)
+    _become("pytest", *found, *arguments.extra)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 """The directory that holds the packages, ./tidegate and mesh/base."""
 BASE: Final = CHECKOUT / "mesh" / "base"
 """The policy that ``up`` runs unless told otherwise."""
+EXEC_BOUND: Final = CHECKOUT / "mesh" / "local" / "exec_bound.py"
+"""The program through which processes are started that end with who started them."""
 DEFAULT_STATE: Final = CHECKOUT / ".tidegate"
 RUN_PATH_CHARS_MAX: Final = 80
 """sun_path holds 107 bytes; the longest socket name takes 20 and Valkey's temporary ones a few more."""

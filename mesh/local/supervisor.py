@@ -13,12 +13,11 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import Final
 
 from gateway.contract.clock import Clock
-from mesh.local.layout import Layout
+from mesh.local.layout import EXEC_BOUND, Layout
 from mesh.local.logfile import rotate, tail
 from mesh.local.part import Part, PartView, State, checked_order
 from mesh.local.probes import is_ready
@@ -45,7 +44,6 @@ PROGRESS: Final = "progress: "
 """A line of a part's log that starts so is shown beside its name while it starts."""
 REFUSED: Final = "refused: "
 """A part whose last line starts so has said what is wrong and how to mend it: trying again is no use."""
-_EXEC_BOUND: Final = str(Path(__file__).with_name("exec_bound.py"))
 
 
 def backoff_s(failures: int, random: Random) -> float:
@@ -202,7 +200,7 @@ class Supervisor:
                 await self._end(part, grace_s=0.0)
 
     async def _start(self, part: Part) -> asyncio.subprocess.Process:
-        argv = (sys.executable, "-I", "-S", _EXEC_BOUND, str(os.getpid()), *part.command)
+        argv = (sys.executable, "-I", "-S", str(EXEC_BOUND), str(os.getpid()), *part.command)
         log = self._layout.log(part.name)
         try:
             with log.open("ab", buffering=0) as output:
