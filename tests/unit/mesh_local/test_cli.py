@@ -38,7 +38,7 @@ def test_every_command_has_help_with_an_example(
     [
         (["up", "--engine", "vllm"], "unknown engine 'vllm': use sglang, twin, or http://HOST:PORT"),
         (["up", "--no-wait"], "--no-wait goes with --detach: add --detach"),
-        (["test", "fast"], "no tier 'fast': known are unit, fuzz, contract"),
+        (["test", "fast"], "no tier 'fast': known are unit, fuzz, golden"),
     ],
 )
 def test_a_refusal_is_one_line_with_the_mend(
