@@ -8,11 +8,18 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.harness import canary
 from tests.harness.engines import Engine
 from tests.harness.sglang import Sglangs
+
+# No example is timed: beside other tests one may wait for a core as long as it likes.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 _LOGS = ("*.log", "*.jsonl", "log", "stdout", "stderr")
 

@@ -27,7 +27,7 @@ CLIENTS = 6
 WHILE_DRAINING = 40
 AFTERWARDS = 100
 """Requests that must be answered after what happens has happened."""
-LONG_TOKENS = 500
+LONG_TOKENS = 320
 """Of a stream, 20 in a second: it still runs when a slow machine has answered WHILE_DRAINING requests."""
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, until
-from tests.harness.trap import ENVOYS
 
 REQUESTS = 12
 """In a row; without the policy's care outlier detection left an engine out after two."""
@@ -45,8 +44,9 @@ class Stack:
         return int(line.split()[-1])
 
 
-@pytest.fixture(scope="module", params=ENVOYS)
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@contextmanager
+def running_stack(tmp_path_factory: pytest.TempPathFactory, envoy: str | None = None) -> Iterator[Stack]:
+    """``envoy``: its version, the product's own by default."""
     directory: Path = tmp_path_factory.mktemp("engines")
     options = ("--model", MODEL, "--max-running", "1", "--max-queued", "1")
     with ExitStack() as running:
@@ -54,10 +54,15 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             running.enter_context(twin(directory, *options, name=name)) for name in ("one", "other")
         )
         state = tmp_path_factory.mktemp("state")
-        envoy = None if request.param == ENVOYS[0] else request.param
         gateway = Gateway(state, engine=f"{one.url},{other.url}", envoy=envoy)
         running.callback(gateway.close)
         yield Stack(gateway=gateway, engines=(one, other))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory) as running:
+        yield running
 
 
 def load(engine: Twin) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def test_a_search_of_the_budgets_sees_both_ends() -> None:
     assert SEARCHED // 10 < taken < SEARCHED // 2
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_changed_budgets_are_taken_or_refused_with_their_place(chance: random.Random) -> None:
     check_data("budgets.yaml", changed_budgets(chance))

@@ -19,7 +19,7 @@ from tests.fuzz.targets import TARGETS, search
 from tests.fuzz.tokens import Gate
 from tests.unit.ext_proc.engine_answers import meter
 
-SHORT = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+SHORT = settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 SEARCHED = 400
 CHUNK_BYTES = 65_536
 _CHANCE = st.randoms(use_true_random=False)

@@ -28,7 +28,7 @@ def test_a_search_of_the_mesh_sees_both_ends() -> None:
     assert SEARCHED // 20 < taken < SEARCHED // 2
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_a_changed_mesh_is_taken_or_refused_with_its_place(chance: random.Random) -> None:
     check_mesh(chance)

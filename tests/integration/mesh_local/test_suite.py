@@ -16,9 +16,10 @@ from mesh.commands.suite import NICE
 from tests.harness.gateway import ROOT, until
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from mesh.commands import suite
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs these tests may ignore it
 suite.CHECKOUT = Path(sys.argv[1])
 sys.exit(suite.run_side_by_side(["unit", "dataplane"]))
 """

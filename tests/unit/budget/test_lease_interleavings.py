@@ -269,7 +269,7 @@ async def play(draw: Any) -> None:
     await close_the_books(world)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def search(data: st.DataObject) -> None:
     asyncio.run(play(data.draw))

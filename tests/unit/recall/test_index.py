@@ -57,7 +57,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, graph_rows=st.sampled_from([4, 8, 1000]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_finds_what_comparing_with_every_row_finds(
     steps: list[tuple[str, OrgId, int, int, int]], graph_rows: int
 ) -> None:

@@ -111,7 +111,7 @@ TEXTS: Final = st.one_of(SENTENCES, st.text(max_size=80))
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_read_and_is_the_same_as_itself(text: str) -> None:
     question = read_question(text)
     outcome = compare(question, read_question(text))
@@ -122,7 +122,7 @@ def test_any_text_is_read_and_is_the_same_as_itself(text: str) -> None:
 
 
 @given(TEXTS, TEXTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_comparison_is_symmetric(left: str, right: str) -> None:
     here = compare(read_question(left), read_question(right))
     there = compare(read_question(right), read_question(left))
@@ -130,7 +130,7 @@ def test_comparison_is_symmetric(left: str, right: str) -> None:
 
 
 @given(SENTENCES, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_comparison_of_neighbours_is_symmetric(left: str, data: st.DataObject) -> None:
     """Random pairs are far apart; a pair that differs by one word reaches every rule."""
     parts = left.split()
@@ -141,7 +141,7 @@ def test_comparison_of_neighbours_is_symmetric(left: str, data: st.DataObject) -
 
 
 @given(TEXTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_canonical_text_of_a_canonical_text_is_itself(text: str) -> None:
     question = read_question(text)
     # Whether a symbol is asked about is told by what stands beside it, which canonical text no longer has.
