@@ -55,12 +55,12 @@ def tools(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(checkout: Path, tools: Path) -> Run:
     def call(
-        *words: str, at: Path = checkout, script: Path | None = None, path: str | None = None
+        *words: str, at: Path = checkout, script: Path | None = None, path: str | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(script or checkout / "tidegate"), *words],
             cwd=at,
-            env={"PATH": path or f"{tools}:{os.environ['PATH']}", "HOME": str(tools)},
+            env={"PATH": path or f"{tools}:{os.environ['PATH']}", "HOME": str(tools), **env},
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -108,6 +108,11 @@ def test_it_works_from_elsewhere_and_through_links(run: Run, checkout: Path, tmp
     (tmp_path / "mesh" / "__main__.py").write_text("raise SystemExit('the wrong one')\n")
     done = run("env", at=tmp_path, script=tmp_path / "tg")
     assert (done.returncode, done.stdout) == (0, f"mesh env in {tmp_path}\n")
+
+
+def test_what_python_has_compiled_is_kept_also_where_images_forbid_it(run: Run, checkout: Path) -> None:
+    (checkout / "mesh" / "__main__.py").write_text("import sys\nprint(sys.dont_write_bytecode)\n")
+    assert run("status", PYTHONDONTWRITEBYTECODE="1").stdout == "False\n"
 
 
 def test_exit_code_of_the_command_is_kept(run: Run, checkout: Path) -> None:
