@@ -182,11 +182,18 @@ class Cached:
     def found(self, text: str, cache: str, **fields: Any) -> Said:
         """Ask until the answer is found as ``cache`` says; recall may be too late on a busy machine."""
 
+        seen: dict[str, str] = {}
+
         def look() -> Said | None:
             said = self.peek(text, **fields)
+            seen[said.cache] = said.headers.get("x-tidegate-cache-trace", "")
             return said if said.cache == cache else None
 
-        return until(look, f"{cache} for {text!r}, which is {self.peek(text, **fields).cache}")
+        try:
+            return until(look, f"{cache} for {text!r}")
+        except AssertionError as error:
+            error.add_note(f"seen: {seen}")
+            raise
 
     def engine_calls(self) -> int:
         """Requests that reached the engine so far."""
