@@ -5,7 +5,7 @@ Everything here fails open: what is late or broken is a miss, counted under the 
 
 from __future__ import annotations
 
-from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Flights, Lookup
+from ext_proc.cache.store import CachedAnswer, CacheStore, CacheUnavailable, Flights
 from ext_proc.measures import Measures
 from ext_proc.recall.words import Ask, Recall, RecallUnavailable, Remember
 from ext_proc.vocabulary import (
@@ -77,11 +77,12 @@ class Lookups:
         return Landed(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
-        lookup: Lookup | None = None
         try:
             lookup = await self._store.get(question.org, question.keys)
         except CacheUnavailable as error:
             self._missing("cache", error)
+            epoch = self._store.epoch(question.org)
+            return CacheAnswered(lookup=None, at_ms=self._clock.unix_ms(), epoch=epoch)
         return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _recall_answer(self, ask: Ask) -> RecallAnswered:

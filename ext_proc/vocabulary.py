@@ -90,10 +90,12 @@ class ResponseBodyArrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheAnswered:
-    """Answer to AskCache; None when the cache was late or broken, which is a miss."""
+    """Answer to AskCache; None when the cache was late or broken, which is a miss. ``epoch`` is then where a
+    new answer belongs; empty: it is not stored."""
 
     lookup: Lookup | None
     at_ms: UnixMillis
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

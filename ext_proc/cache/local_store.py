@@ -81,6 +81,10 @@ class LocalStore:
         """See CacheStore."""
         return self._store.standing(org)
 
+    def epoch(self, org: OrgId) -> str:
+        """See CacheStore."""
+        return self._store.epoch(org)
+
     async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """See CacheStore."""
         held = self.peek(org, keys)

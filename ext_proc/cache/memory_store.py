@@ -76,12 +76,16 @@ class MemoryStore:
 
     def standing(self, org: OrgId) -> str:
         """See CacheStore."""
-        return f"{self._epoch(org)}x{self._bars_made.get(org, 0)}"
+        return f"{self.epoch(org)}x{self._bars_made.get(org, 0)}"
+
+    def epoch(self, org: OrgId) -> str:
+        """See CacheStore: always known."""
+        return f"{self._epochs.get(org, 0)}x{self._document.generation}x{self._document.number}"
 
     async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """See CacheStore."""
         if not is_key(keys.exact):
-            return Lookup(answer=None, epoch=self._epoch(org))
+            return Lookup(answer=None, epoch=self.epoch(org))
         own = self._value(org, keys.exact)
         if own is not None:
             return self._hit(org, own, HitKind.EXACT)
@@ -91,22 +95,19 @@ class MemoryStore:
             if alias is not None and found is not None:
                 hit = self._hit(org, found, kind)
                 return replace(hit, expires_at=min(hit.expires_at, alias.expires_at))
-        return Lookup(answer=None, epoch=self._epoch(org))
+        return Lookup(answer=None, epoch=self.epoch(org))
 
     async def fetch(self, org: OrgId, entry: str, *, asked: str) -> Lookup:
         """See CacheStore."""
         found = self._like(org, entry, asked, HitKind.SEMANTIC)
         if found is None or not is_key(asked):
-            return Lookup(answer=None, epoch=self._epoch(org))
+            return Lookup(answer=None, epoch=self.epoch(org))
         return self._hit(org, found, HitKind.SEMANTIC)
-
-    def _epoch(self, org: OrgId) -> str:
-        return f"{self._epochs.get(org, 0)}x{self._document.generation}x{self._document.number}"
 
     def _hit(self, org: OrgId, found: _Value, kind: HitKind) -> Lookup:
         return Lookup(
             answer=found.answer,
-            epoch=self._epoch(org),
+            epoch=self.epoch(org),
             kind=kind,
             expires_at=found.expires_at,
             standing=self.standing(org),
@@ -125,7 +126,7 @@ class MemoryStore:
         return found
 
     def _lives(self, org: OrgId, entry: str, record: _Value | _Alias, lineage: Lineage) -> bool:
-        present = self._epoch(org).rpartition("x")[0]
+        present = self.epoch(org).rpartition("x")[0]
         if record.epoch != present or self._clock.unix_ms() >= record.expires_at:
             return False
         return not self._document.purged(org, entry, lineage, number=record.number)

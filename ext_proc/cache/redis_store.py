@@ -72,6 +72,10 @@ class _Sight:
     at_s: float
     marks: str
 
+    @property
+    def epoch(self) -> str:
+        return self.marks.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
@@ -131,6 +135,13 @@ class RedisStore:
         if self._clock.monotonic_s() - sight.at_s > SEEN_S:
             return None
         return _standing(sight.marks, document)
+
+    def epoch(self, org: OrgId) -> str:
+        """See CacheStore."""
+        sight, document = self._sights.get(org), self._marks.fresh
+        if sight is None or document is None or not sight.marks:
+            return ""
+        return f"{sight.epoch}{document.generation}{document.number:x}"
 
     async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """See CacheStore. Within the cache hop's deadline."""

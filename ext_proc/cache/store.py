@@ -141,6 +141,11 @@ class CacheStore(Protocol):
         """A text that changes whenever anything happens that may end an answer of ``org``, as last seen; None
         when that was more than SEEN_S ago."""
 
+    def epoch(self, org: OrgId) -> str:
+        """As a look-up would say it now, by what was last seen: for the answer of a request whose look-up was
+        late. Empty when nothing was seen yet, or when the store has not answered for SEEN_S. A purge that was
+        not seen yet ends that answer too."""
+
     async def get(self, org: OrgId, keys: Keys) -> Lookup:
         """One round trip, two for what is found by likeness."""
 

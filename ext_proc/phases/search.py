@@ -96,7 +96,7 @@ class Search:
         return "; ".join(self._trace)
 
     def place(self) -> Place | None:
-        """Where a new answer belongs; None where it must not be stored, or where the store did not answer."""
+        """Where a new answer belongs; None where it must not be stored, or where that is not known."""
         plan = self._plan
         if plan.caching.sought is None or not self._epoch or not plan.caching.directives.write:
             return None
@@ -131,6 +131,7 @@ class Search:
         match answer:
             case CacheAnswered(lookup=lookup, at_ms=now):
                 if lookup is None and not self.leads:
+                    self._epoch = answer.epoch
                     return self._missed("unavailable", looked=False)
                 if lookup is None:
                     return self._missed(self._reason, looked=True)

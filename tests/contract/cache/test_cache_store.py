@@ -71,6 +71,22 @@ async def test_the_epoch_stays_until_a_purge(store: CacheStore) -> None:
     assert (await store.get(ACME, KEYS)).epoch != first
 
 
+async def test_an_answer_whose_look_up_was_late_belongs_where_the_last_one_said(store: CacheStore) -> None:
+    assert (await store.get(ACME, KEYS)).epoch == store.epoch(ACME)
+    before_both = store.epoch(ACME)
+    await store.purge_where(PurgeRule(org=ACME))
+    between = store.epoch(ACME)
+    await store.put(ACME, KEYS, before_both, ANSWER, ttl_seconds=60)
+    assert await body(store) is None
+    assert await store.put(ACME, KEYS, between, ANSWER, ttl_seconds=60)
+    assert await body(store) == ANSWER.body
+    await store.purge(ACME)
+    assert store.epoch(ACME) not in (before_both, between)
+    await store.put(ACME, KEYS, between, ANSWER, ttl_seconds=60)
+    assert await body(store) is None
+    assert (await store.get(ACME, KEYS)).epoch == store.epoch(ACME)
+
+
 async def test_a_purge_takes_what_is_stored_and_what_is_being_generated(store: CacheStore) -> None:
     before = await put(store)
     await put(store, org=OTHER)

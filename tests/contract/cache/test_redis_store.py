@@ -54,6 +54,24 @@ async def test_answers_are_compressed(on_valkey: RedisStore, raw: redis.asyncio.
     assert await raw.strlen(AT) < 500
 
 
+async def test_where_an_answer_belongs_is_known_once_seen_and_while_the_store_answers(
+    another: Another, clock: ManualClock
+) -> None:
+    here, elsewhere = another(), another()
+    assert here.epoch(ACME) == ""
+    await put(here)
+    last_seen = here.epoch(ACME)
+    assert last_seen
+    assert here.epoch(OTHER) == "", "each org's is its own"
+    await elsewhere.purge(ACME)
+    assert here.epoch(ACME) == last_seen
+    await here.put(ACME, KEYS, last_seen, ANSWER, ttl_seconds=60)
+    assert await body(elsewhere) is None, "purged before it was seen"
+    clock.advance_ms(int(SEEN_S * 1000) + 1)
+    assert here.epoch(ACME) == ""
+    assert not await here.put(ACME, KEYS, here.epoch(ACME), ANSWER, ttl_seconds=60)
+
+
 @pytest.mark.parametrize("value", [b"", b"x", b"\x00" * 200, b"\xff" * 200, b'{"choices":[]}'])
 async def test_a_foreign_or_damaged_record_is_a_miss(
     on_valkey: RedisStore, raw: redis.asyncio.Redis, value: bytes

@@ -97,12 +97,18 @@ def test_a_miss_is_told_where_its_answer_belongs(stored: bytes | None) -> None:
     )
 
 
-def test_a_broken_cache_is_a_miss_that_stores_nothing() -> None:
-    machine, _ = asking()
-    effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW))
+@pytest.mark.parametrize("epoch", ["", "e1"])
+def test_a_late_cache_is_a_miss_whose_answer_is_stored_where_that_is_known(epoch: str) -> None:
+    machine, asked = asking()
+    effects = machine.receive(CacheAnswered(lookup=None, at_ms=NOW, epoch=epoch))
     assert only(ObserveLookup, effects).result == "unavailable"
     reply = only(Continue, machine.receive(granted(only(Reserve, effects).request)))
-    assert written(reply).cache_key == ""
+    if not epoch:
+        assert written(reply).cache_key == ""
+        return
+    place = Place.from_text(written(reply).cache_key)
+    assert place is not None
+    assert (place.keys, place.epoch, place.flight) == (only(AskCache, asked).keys, "e1", False)
 
 
 def test_cache_control() -> None:

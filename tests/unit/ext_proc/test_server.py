@@ -149,13 +149,18 @@ async def test_a_silent_ledger_is_a_503_and_releases_what_it_may_have_held(filte
     assert filters.ledger.kinds() == []
 
 
-async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> None:
+async def answered(filters: Filters) -> None:
+    """A question, and the engine's answer through the tap until it is stored."""
     _, first = await filters.say("admit", request_headers(), request_body(stream=True))
     fields = first.dynamic_metadata.fields["tidegate.admit"].struct_value
     opening = wire.ProcessingRequest.FromString(response_headers())
     opening.metadata_context.filter_metadata["tidegate.admit"].CopyFrom(fields)
     await filters.say("tap", opening.SerializeToString(), response_body(WHOLE, end=True))
     await filters.background.drain(1)
+
+
+async def test_a_hit_is_answered_from_what_the_tap_stored(filters: Filters) -> None:
+    await answered(filters)
     _, hit = await filters.say("admit", request_headers({"x-request-id": "r-2"}), request_body())
     assert hit.immediate_response.status.code == 200
     assert b"hello" in hit.immediate_response.body
@@ -169,6 +174,19 @@ async def test_a_broken_cache_is_a_miss(filters: Filters, monkeypatch: pytest.Mo
     monkeypatch.setattr(filters.cache, "get", broken)
     _, reply = await filters.say("admit", request_headers(), request_body())
     assert reply.WhichOneof("response") == "request_body"
+
+
+async def test_the_answer_of_a_late_look_up_is_found_by_the_next(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(_org: OrgId, _keys: Keys) -> Lookup:
+        raise CacheUnavailable("x")
+
+    with monkeypatch.context() as once:
+        once.setattr(filters.cache, "get", late)
+        await answered(filters)
+    _, hit = await filters.say("admit", request_headers({"x-request-id": "r-2"}), request_body())
+    assert b"hello" in hit.immediate_response.body
 
 
 async def test_an_answer_the_cache_does_not_take_harms_nobody(
