@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from inference.embedders.embedder import Embedder, EmbedderUnavailable, Overloaded, TooLong, Vector
 from inference.embedders.minilm import DIMENSIONS, minilm_source, open_minilm
 from inference.embedders.onnx_embedder import OnnxEmbedder, open_embedder
-from inference.embedders.onnx_model import OnnxModel
+from inference.embedders.onnx_model import OnnxModel, open_session, session_options
+from inference.embedders.prepared import ensure_prepared
 from tests.harness.embedders import EMBEDDERS
 from tests.harness.engines import ROOT
 
@@ -50,6 +54,16 @@ async def test_the_same_text_is_the_same_vector_also_among_others(minilm: OnnxEm
     assert np.array_equal(first, await again.embed(QUESTION))
     assert again.identity == minilm.identity
     await again.close()
+
+
+def test_what_is_slow_on_a_cpu_is_not_fused(tmp_path: Path) -> None:
+    options = session_options()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    open_session(ensure_prepared(minilm_source(), EMBEDDERS).model, options)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["SkipLayerNormalization"] == 0
+    assert kinds["LayerNormalization"] == 13
+    assert kinds["DynamicQuantizeMatMul"] == 18, "and the others are"
 
 
 @pytest.mark.parametrize(("text", "paraphrase", "unrelated"), RELATIONS)
