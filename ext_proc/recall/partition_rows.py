@@ -64,6 +64,10 @@ class PartitionRows:
 
     def __init__(self, dimensions: int, graph_rows: int = GRAPH_ROWS) -> None:
         """Empty."""
+        self._graph_rows = graph_rows
+        self._begin(dimensions)
+
+    def _begin(self, dimensions: int) -> None:
         self._rows: list[Row | None] = []
         self._free: list[int] = []
         self._places: dict[str, int] = {}
@@ -71,7 +75,6 @@ class PartitionRows:
         self._graph: Any = None
         self._in_graph = 0
         """While the graph is being built: the places below are in it."""
-        self._graph_rows = graph_rows
 
     def __len__(self) -> int:
         """Rows there are."""
@@ -173,6 +176,6 @@ class PartitionRows:
         vectors = self._graph if self._matrix is None else self._matrix
         kept = [(row, np.array(vectors[place])) for place, row in enumerate(self._rows) if row is not None]
         dimensions = self._graph.ndim if self._matrix is None else self._matrix.shape[1]
-        self.__init__(dimensions, self._graph_rows)  # type: ignore[misc]  # empty again, as it began
+        self._begin(dimensions)
         for row, vector in kept:
             self.put(row, vector)
