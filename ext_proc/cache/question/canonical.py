@@ -9,9 +9,11 @@ numbers in words, and two spoken forms of "how do I". Everything else is compare
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from ext_proc.cache.question import frames, numbers, tables
+from ext_proc.cache.question import frames, numbers, tables, words
+from ext_proc.cache.question.rewording import LANGUAGES
 from ext_proc.cache.question.tokens import COMMA, SENTENCE_END
 
 CASED: Final = tables.sections("case")
@@ -63,6 +65,36 @@ def tokens_of_split(written: list[str]) -> list[str]:
     return found
 
 
+QUOTED: Final = re.compile(r"(?<![\w\"'])([\"'])([^\"']+)\1(?!\w)")
+
+
+def quotes_changed(text: str) -> bool:
+    """Whether a word in quotes is one that would not be compared as it stands: 'is "grey" British'."""
+    quoted = [word for match in QUOTED.finditer(text) for word in match[2].lower().split()]
+    return any(word in SPELLINGS or word in SAID or words.base(word)[0] != word for word in quoted)
+
+
+SAID: Final = (
+    frozenset(
+        [
+            "thank",
+            "please",
+            "tell",
+            "know",
+            "regards",
+            "cheers",
+            "hello",
+            "hi",
+            "hey",
+            "sorry",
+            "morning",
+            "kindly",
+        ]
+    )
+    | frames.ANYWHERE
+)
+
+
 def sentences(found: list[str]) -> list[list[str]]:
     """Tokens of each sentence, empty ones left out."""
     parted: list[list[str]] = [[]]
@@ -78,8 +110,11 @@ def _plain(sentence: list[str]) -> list[str]:
     """Tokens in their plain case, contractions opened, misspellings and numbers in words mended."""
     plain: list[str] = []
     opens = True
-    for token in sentence:
-        word = cased(token, opens)
+    lower = frozenset(token.lower() for token in sentence)
+    for place, token in enumerate(sentence):
+        word = token if _kept_case(token, opens, lower) else cased(token, opens)
+        if token == "A" and place and not sentence[place - 1][0].isupper():
+            word = token  # "vitamin A", "an A record"; in a title the words before have capitals too
         if plain and word.isupper() and plain[-1] in CERTAIN.get(word.lower(), ()):
             word = word.lower()
         opens = opens and (token == COMMA or word in frames.OPENERS)
@@ -98,6 +133,32 @@ def _plain(sentence: list[str]) -> list[str]:
 
 
 ENDINGS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
+
+
+FILLING: Final = frozenset(["um", "uh", "er", "ta", "tia", "ty"])
+"""Said in between in lower case; in capitals they are names."""
+BITS: Final = frozenset(["Mb", "Gb", "Kb", "Tb"])
+"""A byte has another letter."""
+TYPES: Final = frozenset(word for row in CASED["types"] for word in row.split())
+"""In a programming language these are one thing in lower case and another one with a capital."""
+CASED_LETTERS: Final = frozenset(
+    ["vim", "vi", "emacs", "regex", "strftime", "format", "chemistry", "physics", "flag", "option", "date"]
+)
+"""Beside these a single letter, or one that is repeated ("MM"), has its case for a reason."""
+REPEATED: Final = re.compile(r"([A-Z])\1{0,3}\Z")
+
+
+def _kept_case(token: str, opens: bool, sentence: frozenset[str]) -> bool:
+    """Whether the capitals of `token` say something beside the other words of `sentence`, in lower case."""
+    if token in BITS or (token.isupper() and token.lower() in FILLING):
+        return True
+    if opens or not token[0].isupper():
+        return False
+    if len(token) == 2 and token.istitle() and token.lower() not in words.ENGLISH:
+        return token.isalpha()
+    if token.istitle() and token.lower() in TYPES:
+        return not LANGUAGES.isdisjoint(sentence)
+    return token != "I" and REPEATED.match(token) is not None and not CASED_LETTERS.isdisjoint(sentence)
 
 
 def cased(token: str, opens: bool) -> str:

@@ -91,7 +91,7 @@ def _fronted(
             clause.subject,
             (Group(main.link, _settled([*main.parts, *added])), *clause.groups[1:]),
         )
-    clause = Clause(clause.kind, clause.subject, (*clause.groups, *groups[1:]))
+    clause = Clause(clause.kind, clause.subject, (*clause.groups, *_supposed(clause.kind, groups[1:])))
     return [clause], before + terms
 
 
@@ -104,7 +104,17 @@ def _clause(
     terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
     searched = kind == "bare" and rewording.OWNED.isdisjoint(sentence)
     kind, terms = _reworded(kind, _swapped(terms), searched)
-    return Clause(kind, subject, _mirrored(_groups(terms))), terms
+    groups = _supposed(kind, _mirrored(_groups(terms)))
+    if kind == "howlong" and subject == "future" and groups[0].parts[0][1][-1:] == ("last",):
+        subject = ""
+    return Clause(kind, subject, groups), terms
+
+
+def _supposed(kind: str, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """ "what do I do when my screen is frozen" as "what do I do if my screen is frozen"."""
+    if kind not in ("whattodo", "happens"):
+        return groups
+    return tuple(Group("if", group.parts) if group.link == "when" else group for group in groups)
 
 
 def _mirrored(groups: tuple[Group, ...]) -> tuple[Group, ...]:
@@ -122,7 +132,7 @@ def _mirrored(groups: tuple[Group, ...]) -> tuple[Group, ...]:
     return Group("", (head, ("between", first))), Group("and", (("", second),))
 
 
-ORDERED: Final = frozenset(["to", "from", "through", "via", "than", "over", "into"])
+ORDERED: Final = frozenset(["to", "from", "through", "via", "than", "over", "into", "by"])
 """Behind these the order of two places or things may be that of a way or of a comparison."""
 
 
@@ -151,6 +161,17 @@ def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[T
         return "what", [OPENING_HOURS, *terms]
     if kind == "howlong":
         return _taking(terms)
+    if kind == "howmuchis":
+        return ("amount" if _names_amount(terms) else "price"), terms
+    if (
+        kind == "whattime"
+        and terms
+        and terms[0].key in DAILY
+        and (len(terms) == 1 or terms[1].kind is Kind.LINK)
+    ):
+        return "when", terms
+    if kind == "what" and len(terms) > 2 and terms[0].key == "treatment" and terms[1].key == "for":
+        return "howto", [Term("treat", "treatment", Kind.WORD), *terms[2:]]
     if kind == "howto":
         return kind, _acted(terms)
     if searched and len(terms) > 1:
@@ -183,6 +204,17 @@ def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[T
         have = keys.index("have")
         return "exists", [*terms[have + 1 :], AT, *terms[:have]]
     return kind, terms
+
+
+def _names_amount(terms: list[Term]) -> bool:
+    """Whether the first thing named is money or another amount itself: "my refund", "statutory sick pay"."""
+    links = [index for index, term in enumerate(terms) if term.kind is Kind.LINK]
+    head = terms[: links[0] if links else len(terms)]
+    return bool(head) and head[-1].key.rpartition(" ")[2].removesuffix(".ed") in rewording.AMOUNTS
+
+
+DAILY: Final = frozenset({"check out", "checkin", "breakfast", "dinner", "lunch"})
+"""What takes place each day, so that "when" asks for the time."""
 
 
 NOUN_KINDS: Final = frozenset({Kind.WORD, Kind.ENTITY, Kind.ACRONYM})
@@ -287,11 +319,34 @@ def _settled(parts: list[Part]) -> tuple[Part, ...]:
 
     "in", "on" and "at" a place are one.
     """
-    head, *rest = [
-        ("at" if name in ("in", "on") and keys and keys[-1] in SITES else name, _possessed(keys))
-        for name, keys in parts
-    ]
+    head, *rest = [("at" if _is_site(name, keys) else name, _possessed(keys)) for name, keys in parts]
     names = {name for name, _ in rest}
-    if len(names) == len(rest) and all(0 < len(keys) <= PART_TERMS_MAX for _, keys in rest):
+    if names <= WAYS and len(names) == len(rest) and all(0 < len(keys) <= PART_TERMS_MAX for _, keys in rest):
         rest.sort()
     return (head, *rest)
+
+
+def _is_site(preposition: str, keys: list[str] | tuple[str, ...]) -> bool:
+    """Whether "at" could stand there too; "on a garage" is not in it."""
+    return bool(keys) and (
+        (preposition == "in" and keys[-1] in SITES) or (preposition == "on" and keys[-1] in SCREENS)
+    )
+
+
+SCREENS: Final = frozenset(
+    [
+        "app",
+        "website",
+        "site",
+        "phone",
+        "account",
+        "computer",
+        "page",
+        "device",
+        "network",
+        "market",
+        "laptop",
+    ]
+)
+WAYS: Final = frozenset({"from", "to", "via"})
+"""Parts of a way are told in any order; what is behind other prepositions may belong to the word before."""

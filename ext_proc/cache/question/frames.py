@@ -149,6 +149,14 @@ def _direct(words: list[str]) -> list[str]:
     if COMMA in words:
         return words
     first = words[0]
+    if first in ("what", "which", "how"):
+        for index in range(2, min(4, len(words) - 2)):
+            if words[index - 1] in STOPPING:
+                break
+            if words[index] in SUBJECTS:
+                turned = _inverted(words[index:])
+                certain = turned and (turned[0] != "do" or words[index] != "you")  # "what helps you sleep"
+                return [*words[:index], *turned] if certain else words
     if first not in ("if", "whether"):
         if first not in ("where", "when", "why", "what", "how") or words[1] not in SUBJECTS:
             return words
@@ -172,10 +180,17 @@ def _inverted(words: list[str]) -> list[str]:
     if verb in INVERTED or (verb in ("have", "has", "had") and "to" not in words[2:3] and subject == "there"):
         return [verb, subject, *words[2:]]
     if subject in ACTORS and verb not in AUXILIARIES - {"have"} and verb not in UNSURE:
-        return [] if base(verb)[1] or verb.endswith(("ly", "ed")) else ["do", *words]
+        if verb != "need" and (base(verb)[1] or verb.endswith(("ly", "ed"))):
+            return []
+        return ["do", *words]
     return []
 
 
+STOPPING: Final = ASKING | frozenset(
+    ["happens", "happened", "come", "in", "on", "at", "for", "from", "to", "with", "by", "about", "of",
+     "and", "or", "if", "that", "not", "else"]
+)  # fmt: skip
+"""None of these stands between "what" and the one who acts: "what size I should order"."""
 UNSURE: Final = frozenset(
     ["who", "which", "that", "and", "or", "not", "never", "still", "already", "also", "just", "only",
      "always", "even", "both", "all", "ever", "really", "actually", "put", "cut", "set", "let", "hit"]
@@ -194,7 +209,8 @@ def _leading(words: list[str]) -> int:
             word = words[following]
             if word == COMMA and trie is LEADING:
                 return following + 1
-            if trie is LEADING and (word in CONTINUES or longest(LEADING, words, following)[1]):
+            goes_on = ASKING if length == 1 and words[start] in PAUSED else CONTINUES
+            if trie is LEADING and (word in goes_on or longest(LEADING, words, following)[1]):
                 return following
             if trie is INTRODUCTIONS and (word in ASKING or word in ("if", "whether", COMMA)):
                 return following
@@ -203,6 +219,8 @@ def _leading(words: list[str]) -> int:
     return start
 
 
+PAUSED: Final = frozenset({"right", "help", "ok", "okay"})
+"""Alone these say nothing before a pause or a form of asking only: "right to buy", "help to buy"."""
 INTENTIONS: Final = _trie([(row, "") for row in FILLERS["intentions"]])
 """Said of what one wants to do: with it "how do I do that" asks nothing more."""
 REPEATED: Final = _trie([(row, "") for row in FILLERS["repeated"]])
@@ -215,7 +233,33 @@ def asks_again(before: list[str], words: list[str]) -> bool:
 
 def _trailing(words: list[str]) -> int:
     _, length = longest(TRAILING, words[::-1])
-    return length if length < len(words) else 0
+    if length >= len(words) or (length and words[-length - 1] in NAMING):
+        return 0
+    return length
+
+
+NAMING: Final = frozenset(
+    [
+        "say",
+        "for",
+        "word",
+        "mean",
+        "with",
+        "to",
+        "my",
+        "a",
+        "an",
+        "the",
+        "your",
+        "of",
+        "about",
+        "as",
+        "is",
+        "and",
+        "or",
+    ]
+)
+"""Behind these thanks are the thing itself: "talk to my folks", "the Italian for please"."""
 
 
 def asked_plainly(words: list[str]) -> list[str]:

@@ -39,13 +39,17 @@ class Question:
         return frozenset(term.key for term in self.terms if term.kind is not Kind.LINK)
 
 
+NOTHING_MORE: Final = (clauses.Group("", (("", ()),)),)
+"""Groups of "what do I do", which asks about the sentence before it."""
+
+
 def read_question(raw: str) -> Question:
     """Reads one user text. Never raises; of a text beyond `text.CHARS_MAX` or without a word `canonical`
     is empty."""
     if len(raw) > text.CHARS_MAX:
         return Question("", OTHER, True)
     folded = text.folded(raw)
-    if len(folded) > text.READ_CHARS_MAX or not text.readable(folded):
+    if len(folded) > text.READ_CHARS_MAX or not text.readable(folded) or canonical.quotes_changed(folded):
         return _exact(folded)
     written = tokens.split(folded)
     names, acronyms = entities.names_of(written)
@@ -65,6 +69,12 @@ def of_tokens(plain: list[str], names: frozenset[str], acronyms: frozenset[str])
         terms.extend(more)
     if len(read_clauses) == 2 and read_clauses[1].kind == "bare" != read_clauses[0].kind:
         read_clauses.reverse()  # what the matter is, and what is asked about it: in either order
+    if len(read_clauses) == 2 and read_clauses[0].kind == "bare" and read_clauses[1].kind == "whattodo":
+        scene, asked = read_clauses
+        if asked.groups == NOTHING_MORE and all(group.link != "if" for group in scene.groups):
+            main, *others = scene.groups
+            groups = (*asked.groups, clauses.Group("if", main.parts), *others)
+            read_clauses = [clauses.Clause(asked.kind, asked.subject, groups)]
     return Question(" ".join(plain), ENGLISH, False, tuple(read_clauses), tuple(terms), names, acronyms)
 
 

@@ -10,23 +10,31 @@ from typing import Final
 
 from ext_proc.cache.question import frames, tables
 from ext_proc.cache.question.tokens import COMMA
+from ext_proc.cache.question.words import base
 
 NAMED: Final = tables.sections("rewording")
 
 
-def _named(section: str) -> frozenset[str]:
+def named(section: str) -> frozenset[str]:
+    """Words of a section."""
     return frozenset(word for row in NAMED[section] for word in row.split())
 
 
-THINGS: Final = _named("explained")
+THINGS: Final = named("explained")
 """Behind "explain the", these make it "what is the"."""
-OWNED: Final = _named("owned")
+OWNED: Final = named("owned")
 """A thing behind one of these is a certain one, which "explain" may take apart and "what is" may name."""
-ATTRIBUTES: Final = _named("attributes")
+ATTRIBUTES: Final = named("attributes")
 """What a thing has one of, so that "the X of Y" is "the Y X" and "X of Y" alone asks what it is."""
 ACTS: Final = dict(row.split() for row in NAMED["acts"])
 """Names of acts and their verbs, alike behind "what is the process for"."""
-SELF_SERVICE: Final = _named("self service")
+FIRMS: Final = named("firm")
+"""Acts of a firm: "how do you process a return" asks how it does, not how I do."""
+SEVERAL: Final = named("several")
+"""Acts that one thing and several are put to in different ways."""
+AMOUNTS: Final = named("amounts")
+"""Of these "how much is" asks how large they are, not what they cost."""
+SELF_SERVICE: Final = named("self service")
 """Acts that only the one who asks can do: "reset voicemail pin" can only ask how."""
 TELLING: Final = frozenset({"explain", "describe", "define", "list", "tell", "give"})
 USUALLY: Final = frozenset({"usually", "normally", "typically", "generally"})
@@ -48,6 +56,8 @@ def plainly(sentence: list[str]) -> list[str]:
         return sentence
     if "order" in sentence:
         sentence = _to(sentence)
+    if "when" in sentence[2:-1] or "whilst" in sentence[2:-1]:
+        sentence = _meanwhile(sentence)
     if first == "to" and COMMA in sentence:
         turned = _purpose_last(sentence)
         return sentence if turned is sentence else plainly(turned)
@@ -58,12 +68,20 @@ def plainly(sentence: list[str]) -> list[str]:
     elif first in ("can", "could", "would", "will") and second == "you" and sentence[2] in TELLING:
         told = _explained(sentence[2:])
         sentence = told if told[0] == "what" else sentence
+    elif first == "how" and second in ("do", "does", "is", "are"):
+        sentence = _differing(sentence)
+    elif first == "when" and second in ("is", "are"):
+        sentence = _opened(sentence)
+    elif first == "how" and second == "far" and sentence[2] in ("is", "are") and "from" in sentence[4:-1]:
+        sentence = _distant(sentence)
     elif first == "how" and second in MEASURED and not USUALLY.isdisjoint(sentence[2:7]):
         sentence = [word for word in sentence if word not in USUALLY]
     elif first in ("is", "are"):
-        sentence = _required(_safe_first(sentence))
+        sentence = _required(_safe_first(_allowed(sentence)))
     elif first in ("what", "which"):
         sentence = _needed(sentence)
+    elif first == "why" and second in NEGATED and sentence[2] != "not" and "not" in sentence[3:8]:
+        sentence = _not_first(sentence)
     elif (
         first == "why" and second == "will" and sentence[2] == "not" and sentence[3:4] not in (["you"], ["i"])
     ):
@@ -98,13 +116,18 @@ def _to(sentence: list[str]) -> list[str]:
 def _required(sentence: list[str]) -> list[str]:
     """ "is a visa required to enter" as "do I need a visa to enter"."""
     for index in range(2, min(2 + NOUNS_MAX, len(sentence))):
-        if sentence[index] in PASSIVE and sentence[index + 1 : index + 2] in ([], ["to"], ["for"]):
+        if sentence[index] in PASSIVE and _of_anybody(sentence[index + 1 :]):
             thing = sentence[1:index]
             if LINKS.isdisjoint(thing) and frames.SUBJECTS.isdisjoint(thing) and CERTAIN.isdisjoint(thing):
                 return ["do", "i", "need", *thing, *sentence[index + 1 :]]
         if sentence[index] in LINKS:
             break
     return sentence
+
+
+def _of_anybody(rest: list[str]) -> bool:
+    """Whether what is required is not required of others, as in "for contractors"."""
+    return not rest or rest[0] == "to" or (rest[0] == "for" and not rest[-1].endswith("s"))
 
 
 CERTAIN: Final = frozenset(
@@ -133,7 +156,7 @@ def _safe_first(sentence: list[str]) -> list[str]:
             thing = sentence[1:index]
             if LINKS.isdisjoint(thing) and thing[0] not in frames.SUBJECTS and thing[0] != "there":
                 verb, *rest = sentence[index + 2 :]
-                if not rest or rest[0] not in LINKS - {"for", "when", "if"}:
+                if not rest or rest[0] not in LINKS - {"for", "when", "if", "in", "with"}:
                     return ["is", "it", "safe", "to", verb, *thing, *rest]
     return sentence
 
@@ -154,8 +177,152 @@ PASSIVE: Final = frozenset({"needed", "required", "necessary"})
 
 def _searched(sentence: list[str]) -> list[str]:
     """Words typed as into a search box: "appendicitis symptoms" and "reset voicemail pin" as questions."""
+    if (
+        len(sentence) > 2
+        and sentence[1] == COMMA
+        and sentence[0] in LANGUAGES
+        and sentence[2] in frames.ASKING
+    ):
+        return [*sentence[2:], "in", sentence[0]]
+    if sentence[0] in LANGUAGES and sentence[1:4] == [*frames.HOW_DO_I] and len(sentence) > 4:
+        return [*sentence[1:], "in", sentence[0]]
+    if sentence[-1] == "how" and OWNED.isdisjoint(set(sentence) - {"a", "an", "the", "my"}):
+        return [*frames.HOW_DO_I, *sentence[:-1]]
+    if (
+        sentence[-3:-1] == ["how", "to"]
+        and len(sentence) > 3
+        and OWNED.isdisjoint(set(sentence) - {"a", "an"})
+    ):
+        return [*frames.HOW_DO_I, sentence[-1], *sentence[:-3]]
     if not OWNED.isdisjoint(sentence) or COMMA in sentence or len(sentence) > 8:
         return sentence
+    if sentence[0] in LANGUAGES and sentence[1] in CODED and LINKS_NEAR.isdisjoint(sentence):
+        return [*frames.HOW_DO_I, *sentence[1:], "in", sentence[0]]
+    if sentence[-1] in LANGUAGES and sentence[0] in CODED and sentence[-2] not in LINKS:
+        return [*frames.HOW_DO_I, *sentence[:-1], "in", sentence[-1]]
     if sentence[0] in SELF_SERVICE:
         return [*frames.HOW_DO_I, *sentence]
+    return sentence
+
+
+LANGUAGES: Final = frozenset(
+    ["python", "java", "Java", "javascript", "typescript", "js", "ts", "ruby", "Ruby", "rust", "Rust",
+     "golang", "kotlin", "scala", "perl", "php", "PHP", "sql", "SQL", "bash", "c#", "c++", "C#", "C++",
+     "swift", "Swift", "postgresql", "mysql"]
+)  # fmt: skip
+CODED: Final = frozenset(
+    ["reverse", "sort", "remove", "delete", "split", "join", "convert", "read", "check", "iterate", "loop",
+     "count", "parse", "merge", "filter", "replace", "rename", "append", "concatenate", "get", "find",
+     "export", "import", "open", "create", "declare", "initialize", "compare", "flatten", "round", "trim",
+     "call", "throw", "catch"]
+)  # fmt: skip
+"""Verbs of the trade: "python reverse string" asks how to reverse a string in Python."""
+LINKS_NEAR: Final = frozenset(
+    [
+        "vs",
+        "versus",
+        "not",
+        "no",
+        "error",
+        "without",
+        "or",
+        "method",
+        "function",
+        "example",
+        "syntax",
+        "meaning",
+        "limit",
+    ]
+)
+NEGATED: Final = frozenset(["is", "are", "do", "does", "did", "can", "will", "was"])
+SAYING: Final = frozenset(
+    ["say", "says", "show", "read", "tell", "ask", "report", "mean", "display", "recommend", "advise",
+     "suggest", "try", "prefer", "choose", "decide", "warn", "want", "promise", "better", "best", "most",
+     "many", "much", "few", "several", "both", "half", "all", "any", "some", "every", "only", "always",
+     "often", "usually", "still", "everyone", "everything", "it's", "that"]
+)  # fmt: skip
+
+
+def _not_first(sentence: list[str]) -> list[str]:
+    """ "why does my printer not work" as "why does not my printer work"."""
+    place = sentence.index("not", 3)
+    thing, rest = sentence[2:place], sentence[place + 1 :]
+    if not rest or "not" in rest or not LINKS.isdisjoint(thing) or not SAYING.isdisjoint(thing):
+        return sentence
+    verb = rest[0]
+    if verb in LINKS or verb in SAYING or verb in ("a", "an", "the"):
+        return sentence
+    if sentence[1] in ("do", "does", "did", "can", "will") and base(verb) != (verb, False):
+        return sentence
+    if any(base(word)[1] or word.endswith("ing") for word in thing):
+        return sentence
+    return [*sentence[:2], "not", *thing, *rest]
+
+
+def _differing(sentence: list[str]) -> list[str]:
+    """ "how do A and B differ" and "how is A different from B" as "what is the difference between"."""
+    verb, rest = sentence[1], sentence[2:]
+    one: list[str] = []
+    other: list[str] = []
+    if (
+        rest[-1] == ("differ" if verb == "do" else "different")
+        and verb in ("do", "are")
+        and rest.count("and") == 1
+    ):
+        place = rest.index("and")
+        one, other = rest[:place], rest[place + 1 : -1]
+    elif "from" in rest and verb in ("do", "does", "is", "are"):
+        place = rest.index("from")
+        if rest[place - 1] == ("differ" if verb in ("do", "does") else "different"):
+            one, other = rest[: place - 1], rest[place + 1 :]
+    if not one or not other or not LINKS.isdisjoint(one) or not LINKS.isdisjoint(other):
+        return sentence
+    return ["what", "is", "the", "difference", "between", *one, "and", *other]
+
+
+def _opened(sentence: list[str]) -> list[str]:
+    """ "when is the help desk open" as "what are the opening hours of the help desk"."""
+    if "open" not in sentence[3:]:
+        return sentence
+    place = sentence.index("open", 3)
+    thing, rest = sentence[2:place], sentence[place + 1 :]
+    if (
+        not LINKS.isdisjoint(thing)
+        or not frames.SUBJECTS.isdisjoint(thing)
+        or (rest and rest[0] not in ("on", "in", "for", "to"))
+    ):
+        return sentence
+    return ["what", "is", "the", "opening", "hours", "of", *thing, *rest]
+
+
+def _allowed(sentence: list[str]) -> list[str]:
+    """ "is smoking allowed in the room" as "is it allowed to smoke in the room"."""
+    for index in range(2, min(5, len(sentence))):
+        if sentence[index] in ("allowed", "permitted"):
+            doing, *thing = sentence[1:index]
+            act, _ = base(doing)
+            if doing.endswith("ing") and act != doing and LINKS.isdisjoint(thing):
+                return ["is", "it", "allowed", "to", act, *thing, *sentence[index + 1 :]]
+    return sentence
+
+
+def _meanwhile(sentence: list[str]) -> list[str]:
+    """ "when pregnant" and "whilst driving" as "while pregnant" and "while driving"."""
+    found = list(sentence)
+    for index in range(2, len(found) - 1):
+        following = found[index + 1]
+        acting = following.endswith("ing") and base(following)[0] != following
+        if found[index] in ("when", "whilst") and (acting or following == "pregnant"):
+            found[index] = "while"
+    return found
+
+
+def _distant(sentence: list[str]) -> list[str]:
+    """ "how far is A from B" as "what is the distance from A to B"."""
+    place = sentence.index("from", 4)
+    here, there = sentence[3:place], sentence[place + 1 :]
+    if here == ["it"] and there.count("to") == 1 and LINKS.isdisjoint(set(there) - {"to"}):
+        return ["what", "is", "the", "distance", "from", *there]
+    if LINKS.isdisjoint(here) and LINKS.isdisjoint(there) and frames.SUBJECTS.isdisjoint(here):
+        return ["what", "is", "the", "distance", "from", *here, "to", *there]
     return sentence

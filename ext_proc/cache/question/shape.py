@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ext_proc.cache.question import grammar, rewording
 from ext_proc.cache.question.clauses import Clause, Group
 from ext_proc.cache.question.guards import Guard
 from ext_proc.cache.question.question import Question
@@ -35,6 +36,9 @@ CONDITIONS: Final = frozenset(
         "whereas",
     ]
 )
+HAPPENINGS: Final = rewording.named("happenings")
+ANYBODYS: Final = rewording.named("anybody")
+"""Acts that are done alike whoever does them."""
 MINE: Final = "@my"
 
 
@@ -61,17 +65,38 @@ def _forms(one: Clause, other: Clause, asked: Question, stored: Question) -> tup
     if one.kind != other.kind and frozenset((one.kind, other.kind)) not in ALIKE_KINDS:
         modal = one.kind.startswith("yn") and other.kind.startswith("yn")
         return (Guard.MODALITY if modal else Guard.QUESTION_TYPE), "forms of asking differ"
+    if one.kind != other.kind and "allowed" in (one.kind, other.kind) and _happens(one):
+        return Guard.MODALITY, "allowed is not likely"
     if one.subject != other.subject:
         subjects = {one.subject, other.subject}
-        if subjects not in ({"", "i"}, {"", "you"}) and not (
-            subjects == {"i", "you"} and one.kind == "howto" and not _persons(asked) and not _persons(stored)
-        ):
+        if subjects != {"", "i"} and not ("you" in subjects and _is_anybodys(one, asked, other, stored)):
             return (Guard.TENSE if subjects & {"past", "future"} else Guard.OWNER), "subjects differ"
     return None, ""
 
 
-def _persons(question: Question) -> bool:
-    return any(term.kind is Kind.PRONOUN for term in question.terms)
+def _happens(clause: Clause) -> bool:
+    """Whether it is about what befalls somebody: of that, "can I" asks how likely it is."""
+    _, act = clause.groups[0].parts[0]
+    return act[:1] != () and act[0] in HAPPENINGS
+
+
+def _is_anybodys(one: Clause, asked: Question, other: Clause, stored: Question) -> bool:
+    """Whether "you" is anybody, and not who is asked: in "how do you boil an egg", "do you have parking"."""
+    if one.kind != other.kind:
+        return False
+    terms = (*asked.terms, *stored.terms)
+    if one.kind == "exists":
+        return not any(term.kind is Kind.LINK and term.key in KNOWN for term in terms)
+    if one.kind != "howto" or any(term.kind is Kind.PRONOUN for term in terms):
+        return False
+    act = one.groups[0].parts[0][1][:1]
+    if not act or act[0] in rewording.FIRMS:
+        return False
+    return act[0] in ANYBODYS or any(term.kind is Kind.CODE or term.article == "a" for term in asked.terms)
+
+
+KNOWN: Final = frozenset({"for", "from", "of", "to"})
+"""Behind these a thing is rather known of than had: "a vaccine for malaria"."""
 
 
 def difference(
@@ -86,6 +111,9 @@ def difference(
     mine = _mine_differs(asked, stored)
     if mine is not None:
         return mine, "owners differ"
+    found = grammar.difference(asked, stored)
+    if found[0] is not None:
+        return found
     here = {key: f"*{index}" for index, (key, _) in enumerate(matched)}
     there = {key: f"*{index}" for index, (_, key) in enumerate(matched)}
     if _count_mine(asked) != _count_mine(stored):

@@ -13,23 +13,24 @@ from ext_proc.cache.question.tokens import COMMA
 FUNCTION: Final = tables.sections("function")
 
 
-def _section(name: str) -> frozenset[str]:
+def section(name: str) -> frozenset[str]:
+    """Words of one section of the function words."""
     return frozenset(word for row in FUNCTION[name] for word in row.split())
 
 
 def _keyed(name: str) -> dict[str, str]:
-    return {word: "@" + key for word, _, key in (item.partition("=") for item in sorted(_section(name)))}
+    return {word: "@" + key for word, _, key in (item.partition("=") for item in sorted(section(name)))}
 
 
-DROPPED: Final = _section("dropped")
+DROPPED: Final = section("dropped")
 PRONOUNS: Final = _keyed("pronouns")
 MODALS: Final = _keyed("modals")
-NEGATIONS: Final = _section("negations")
-QUANTIFIERS: Final = _section("quantifiers")
-DATES: Final = _section("dates")
-CODES: Final = _section("codes")
-PREPOSITIONS: Final = _section("prepositions")
-CLAUSES: Final = _section("clauses")
+NEGATIONS: Final = section("negations")
+QUANTIFIERS: Final = section("quantifiers")
+DATES: Final = section("dates")
+CODES: Final = section("codes")
+PREPOSITIONS: Final = section("prepositions")
+CLAUSES: Final = section("clauses")
 FUNCTIONAL: Final = DROPPED | PRONOUNS.keys() | MODALS.keys() | PREPOSITIONS | CLAUSES | {"of", "not", "no"}
 """Words that are never changed to a base form nor replaced by a word of like meaning on their own."""
 
@@ -169,6 +170,12 @@ HOUSE: Final = frozenset(
 TECHNICAL: Final = (CODES | entities.PRODUCTS) - {"windows"}
 
 
+SOFTWARE: Final = frozenset(
+    ["excel", "outlook", "word", "chrome", "safari", "slack", "zoom", "rust", "ruby", "swift", "java", "go"]
+)
+"""Names of software that are ordinary words, but not behind "in" or "on" at the end of a part."""
+
+
 def _gathered(sentence: list[str]) -> list[str]:
     """The sentence with "turn X on" as "turn on X", "per day" as "a day", "your policy" as "the policy", and
     "windows" as "Windows" behind a preposition beside another product."""
@@ -187,6 +194,13 @@ def _gathered(sentence: list[str]) -> list[str]:
             words[index] = "a"
         elif word == "your" and not HOUSE.isdisjoint(sentence[index + 1 : index + 4]):
             words[index] = "the"
+        elif (
+            word in SOFTWARE
+            and index
+            and sentence[index - 1] in ("in", "on")
+            and (index + 1 == len(words) or words[index + 1] in STOPS)
+        ):
+            words[index] = word.title()
         elif (
             word == "windows"
             and sentence[index - 1] in ("on", "for", "in")
@@ -212,15 +226,16 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
             stem, gone = words.base(word)
         bases.append(stem)
         past.append(gone)
-    recorded = not RECORDED.isdisjoint(bases)
     beside = [trie for stem in bases if stem in CONTEXTS for trie in CONTEXTS[stem]]
     found: list[Term] = []
     index = 0
     article = ""
     while index < len(sentence):
         word = sentence[index]
-        key, length = _alike(bases, sentence, index, past[index], recorded, beside)
-        if length == 1 and (word in names or word in FUNCTIONAL):
+        key, length = _alike(bases, sentence, index, past[index], _is_recorded(bases, index), beside)
+        if (length == 1 and (word in names or word in FUNCTIONAL)) or (
+            key in DETACHED and "from" in sentence
+        ):
             length = 0
         if length:
             owning = key.endswith(" of") and key[:-3] in ATTRIBUTES
@@ -247,6 +262,18 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     return found
 
 
+def _is_recorded(bases: list[str], index: int) -> bool:
+    """Whether what is done at `index` is done to something that is kept on record."""
+    for stem in bases[index + 1 :]:
+        if stem in RECORDED:
+            return True
+        if stem in PREPOSITIONS or stem in CLAUSES:
+            return False
+    return False
+
+
+DETACHED: Final = frozenset({"remove"})
+"""From somewhere, these are not what else they stand for: what is removed from an album is not deleted."""
 OF: Final = Term("of", "of", Kind.LINK)
 ARTICLES: Final = {"a": "a", "an": "a", "the": "the"}
 STOPS: Final = PREPOSITIONS | CLAUSES | {COMMA}

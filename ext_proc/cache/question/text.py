@@ -31,9 +31,17 @@ FOLDED: Final = str.maketrans(
 PLAIN: Final = re.compile(r"[\x20-\x7e\u00a1-\u00ff\u2013\u2014\u20ac\u03bc]*\Z")
 """Characters of English text; superscripts are of them but for the test of `readable`."""
 VERBATIM: Final = re.compile(
-    r"[\n\r\t`{}\u00b2\u00b3\u00b9\u00bc-\u00be\u00aa\u00ba\\|<>^=~]|\$\(|;\s*$|//(?!\S*\.\S)|\w\([^)]|\w\["
+    r"[\n\r\t`{}\[\]\u00b2\u00b3\u00b9\u00bc-\u00be\u00aa\u00ba\\|<>^=~]|\$\(|;\s*$|//(?!\S*\.\S)|\w\([^)]"
+    r"|\(\s*[-+]?\d|\d\s*\)|\d[!'\"](?!s\b)|['\"](?:\w|\$\w+)['\"]|\(\w?,?\)|(?<!\S)\.{1,2}/(?=\s|\?|\Z)|[.\w)][*+]\?"
+    r"|\b(?:cd|checkout|switch|merge|su|ls)\s+[-.~](?=\s|/|\.|\?|\Z)"
 )
-"""Signs of code, mathematics or several lines, where every character may carry meaning."""
+"""Signs of code, mathematics, lengths or several lines, where every character may carry meaning."""
+MENTION: Final = re.compile(
+    r"\b(?:spell(?:ed|ing|ings)?|spelt|pronounced?|pronunciation|synonyms?|rhymes?|syllables?|typo"
+    r"|another word|past tense|plural|word for|(?:you|i|we) say|someone says|who (?:sings|sang|wrote))\b",
+    re.IGNORECASE,
+)
+"""Signs that words are asked about and not things: none stands for another."""
 
 
 def folded(text: str) -> str:
@@ -50,4 +58,6 @@ def spaced(text: str) -> str:
 
 def readable(text: str) -> bool:
     """Whether folded `text` is a line that may be taken apart into words."""
+    if MENTION.search(text) is not None:
+        return False
     return bool(text) and VERBATIM.search(text) is None and PLAIN.match(text) is not None

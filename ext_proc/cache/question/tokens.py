@@ -64,6 +64,11 @@ PREFIXES: Final = frozenset(
     ]
 )
 """Before a hyphen these make one word with what follows: "non-refundable" is "nonrefundable"."""
+AGAIN: Final = re.compile(
+    r"(?:sign|cover|lease|form|dress|sent|serve|mark|treat|press|count|store|create|op)(?:s|ed|ing)?\b",
+    re.IGNORECASE,
+)
+"""Behind "re-" and "co-" these make another word than without the hyphen: "re-sign", "resign"."""
 SILENT: Final = frozenset("\"'()[]{}!\u00ab\u00bb\u00a1\u00bf*")
 """Marks that say nothing in a question. `*` stands here for emphasis; between numbers it is kept."""
 STANDING: Final = {
@@ -100,6 +105,7 @@ def split(text: str) -> list[str]:
                 currency = STANDING[token]
             elif token in "-\u2013" and _is_hyphen(preceding, following):
                 joins = bool(found) and found[-1].lower() in PREFIXES
+                joins = joins and AGAIN.match(text, match.end()) is None
             else:
                 _mark(found, token, preceding, following)
             continue

@@ -19,6 +19,8 @@ NAMES: Final = frozenset(
     word for row in tables.rows("entities") if not row.startswith("[") for word in row.split()
 )
 VOWELS: Final = frozenset("aeiou")
+SUBSTANCES: Final = ("ane", "ene", "yne", "ite", "ate", "ide", "ase", "ose", "itis", "oma")
+"""Endings of substances and illnesses, of which one letter makes another one, known here or not."""
 TYPO_CHARS_MIN: Final = 5
 """Shorter words have too many neighbours: "form" and "from"."""
 WORDS_CACHED: Final = 16_384
@@ -106,7 +108,12 @@ def misspells(word: str, meant: str) -> bool:
     if known(word) or word in NAMES or not known(meant) or not word.isalpha() or not word.isascii():
         return False
     wanted = slip(word, meant)
-    if not wanted:
+    if (
+        not wanted
+        or word + "s" == meant
+        or meant + "s" == word
+        or (word.endswith(SUBSTANCES) and meant.endswith(SUBSTANCES))
+    ):
         return False
     return not any(
         other != meant and 0 < slip(word, other) <= wanted and known(other) and base(other) != base(meant)
