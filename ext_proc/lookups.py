@@ -77,11 +77,13 @@ class Lookups:
         return Landed(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
+        epoch = self._store.epoch(
+            question.org
+        )  # before the wait: a purge during it ends what is stored there
         try:
             lookup = await self._store.get(question.org, question.keys)
         except CacheUnavailable as error:
             self._missing("cache", error)
-            epoch = self._store.epoch(question.org)
             return CacheAnswered(lookup=None, at_ms=self._clock.unix_ms(), epoch=epoch)
         return CacheAnswered(lookup=lookup, at_ms=self._clock.unix_ms())
 
@@ -128,7 +130,8 @@ class Lookups:
             )
         except CacheUnavailable:
             self._measures.stored("unavailable")
-            await self._flights.land(deed.org, place.keys.exact)
+            if place.flight:
+                await self._flights.land(deed.org, place.keys.exact)
             return
         self._measures.stored("stored" if stored else "too_large")
         if stored and place.partition and self._recall is not None:

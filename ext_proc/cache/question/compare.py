@@ -86,14 +86,18 @@ def _level(left: list[Term], right: list[Term]) -> Level:
     return Level.NEAR if len(content) <= 1 and len(others) <= 1 else Level.FAR
 
 
+OPPOSED_MAX: Final = 16
+"""Terms of each side of which opposites are looked for; with more the questions are far apart anyway."""
+
+
 def _difference(left: list[Term], right: list[Term]) -> tuple[Guard | None, str]:
     """The guard for terms that only one side has."""
     kinds = {term.kind for term in left} | {term.kind for term in right}
     for kind, guard in KIND_GUARDS:
         if kind in kinds and not (kind is Kind.PRONOUN and shape.owner_may_differ(left, right)):
             return guard, f"{kind} terms differ"
-    for term in left:
-        for other in right:
+    for term in left[:OPPOSED_MAX]:
+        for other in right[:OPPOSED_MAX]:
             found = opposites.between(term.key, other.key) or opposites.between(
                 words.base(term.surface)[0], words.base(other.surface)[0]
             )

@@ -200,7 +200,7 @@ SCENES: Final = frozenset({"if", "when", "which", "who"})
 
 def _number(one: Place, other: Place) -> Difference:
     """One against several, where that is not said of all alike."""
-    if " " in one.term.key and one.surface == other.surface:
+    if " " in one.term.key:
         one, other = one.last, other.last
     several, single = one, other
     if not _is_plural(_bare(one.surface), _bare(other.surface)):

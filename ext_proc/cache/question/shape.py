@@ -90,9 +90,14 @@ def _is_anybodys(one: Clause, asked: Question, other: Clause, stored: Question) 
     if one.kind != "howto" or any(term.kind is Kind.PRONOUN for term in terms):
         return False
     act = one.groups[0].parts[0][1][:1]
-    if not act or act[0] in rewording.FIRMS:
+    if not act or act != other.groups[0].parts[0][1][:1] or act[0] in rewording.FIRMS:
         return False
-    return act[0] in ANYBODYS or any(term.kind is Kind.CODE or term.article == "a" for term in asked.terms)
+    return act[0] in ANYBODYS or (_is_of_any(asked) and _is_of_any(stored))
+
+
+def _is_of_any(question: Question) -> bool:
+    """Whether code is asked about, or any thing of a kind."""
+    return any(term.kind is Kind.CODE or term.article == "a" for term in question.terms)
 
 
 KNOWN: Final = frozenset({"for", "from", "of", "to"})

@@ -227,12 +227,13 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
         bases.append(stem)
         past.append(gone)
     beside = [trie for stem in bases if stem in CONTEXTS for trie in CONTEXTS[stem]]
+    recorded = _recorded(bases)
     found: list[Term] = []
     index = 0
     article = ""
     while index < len(sentence):
         word = sentence[index]
-        key, length = _alike(bases, sentence, index, past[index], _is_recorded(bases, index), beside)
+        key, length = _alike(bases, sentence, index, past[index], recorded[index], beside)
         if (length == 1 and (word in names or word in FUNCTIONAL)) or (
             key in DETACHED and "from" in sentence
         ):
@@ -262,14 +263,17 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     return found
 
 
-def _is_recorded(bases: list[str], index: int) -> bool:
-    """Whether what is done at `index` is done to something that is kept on record."""
-    for stem in bases[index + 1 :]:
+def _recorded(bases: list[str]) -> list[bool]:
+    """At each place, whether what is done there is done to something that is kept on record."""
+    found: list[bool] = []
+    follows = False
+    for stem in reversed(bases):
+        found.append(follows)
         if stem in RECORDED:
-            return True
-        if stem in PREPOSITIONS or stem in CLAUSES:
-            return False
-    return False
+            follows = True
+        elif stem in PREPOSITIONS or stem in CLAUSES:
+            follows = False
+    return found[::-1]
 
 
 DETACHED: Final = frozenset({"remove"})

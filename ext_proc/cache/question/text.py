@@ -32,7 +32,7 @@ PLAIN: Final = re.compile(r"[\x20-\x7e\u00a1-\u00ff\u2013\u2014\u20ac\u03bc]*\Z"
 """Characters of English text; superscripts are of them but for the test of `readable`."""
 VERBATIM: Final = re.compile(
     r"[\n\r\t`{}\[\]\u00b2\u00b3\u00b9\u00bc-\u00be\u00aa\u00ba\\|<>^=~]|\$\(|;\s*$|//(?!\S*\.\S)|\w\([^)]"
-    r"|\(\s*[-+]?\d|\d\s*\)|\d[!'\"](?!s\b)|['\"](?:\w|\$\w+)['\"]|\(\w?,?\)|(?<!\S)\.{1,2}/(?=\s|\?|\Z)|[.\w)][*+]\?"
+    r"|(?<!\S):{1,2}\w|\b\w[;:,]\s+mean\b|\(\s*[-+]?\d|\d\s*\)|\d[!'\"](?!s\b)|['\"](?:\w|\$\w+)['\"]|\(\w?,?\)|(?<!\S)\.{1,2}/(?=\s|\?|\Z)|[.\w)][*+]\?"
     r"|\b(?:cd|checkout|switch|merge|su|ls)\s+[-.~](?=\s|/|\.|\?|\Z)"
 )
 """Signs of code, mathematics, lengths or several lines, where every character may carry meaning."""

@@ -15,9 +15,12 @@ SERVED: Final = (Level.CANONICAL, Level.WORDS)
 
 
 def alike(pair: Pair) -> bool:
-    stored, asked = pair.first[-1]["content"], pair.then[-1]["content"]
-    found = compare(read_question(asked), read_question(stored))
-    return found.guard is None and found.level in SERVED
+    """Whichever of the two was asked first."""
+    stored, asked = read_question(pair.first[-1]["content"]), read_question(pair.then[-1]["content"])
+    found, turned = compare(asked, stored), compare(stored, asked)
+    served = found.guard is None and found.level in SERVED
+    assert served == (turned.guard is None and turned.level in SERVED)
+    return served
 
 
 @pytest.mark.parametrize("name", ["traps.jsonl", "attacks.jsonl"])
