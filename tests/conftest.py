@@ -15,11 +15,13 @@ from tests.harness import canary
 from tests.harness.engines import Engine
 from tests.harness.sglang import Sglangs
 
-# No example is timed: beside other tests one may wait for a core as long as it likes.
+# No example is timed: beside other tests one may wait for a core as long as it likes. Each run tries the same
+# ones; `--hypothesis-profile=drawn` looks for new ones.
 hypothesis.settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "drawn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("untimed")
+hypothesis.settings.register_profile("seeded", hypothesis.settings.get_profile("drawn"), derandomize=True)
+hypothesis.settings.load_profile("seeded")
 
 _LOGS = ("*.log", "*.jsonl", "log", "stdout", "stderr")
 
