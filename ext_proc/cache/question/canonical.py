@@ -66,6 +66,7 @@ def tokens_of_split(written: list[str]) -> list[str]:
 
 
 QUOTED: Final = re.compile(r"(?<![\w\"'])([\"'])([^\"']+)\1(?!\w)")
+"""Text between two quotes of one kind, apostrophes left out."""
 
 
 def quotes_changed(text: str) -> bool:
@@ -93,6 +94,7 @@ SAID: Final = (
     )
     | frames.ANYWHERE
 )
+"""Taken away around a question; in quotes they are what is asked about."""
 
 
 def sentences(found: list[str]) -> list[list[str]]:

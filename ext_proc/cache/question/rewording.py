@@ -234,13 +234,16 @@ LINKS_NEAR: Final = frozenset(
         "limit",
     ]
 )
+"""With one of these, words of the trade name a thing or a trouble and ask for no way to do it."""
 NEGATED: Final = frozenset(["is", "are", "do", "does", "did", "can", "will", "was"])
+"""Behind "why" these may stand apart from their "not"."""
 SAYING: Final = frozenset(
     ["say", "says", "show", "read", "tell", "ask", "report", "mean", "display", "recommend", "advise",
      "suggest", "try", "prefer", "choose", "decide", "warn", "want", "promise", "better", "best", "most",
      "many", "much", "few", "several", "both", "half", "all", "any", "some", "every", "only", "always",
      "often", "usually", "still", "everyone", "everything", "it's", "that"]
 )  # fmt: skip
+"""With one of these a "not" further on may deny something else than the verb it stands before."""
 
 
 def _not_first(sentence: list[str]) -> list[str]:
