@@ -17,6 +17,7 @@ from ext_proc.vocabulary import (
     Bar,
     Behind,
     CacheAnswered,
+    Expect,
     Extend,
     FlightJoined,
     HoldAnswered,
@@ -125,6 +126,8 @@ class Performer:
                 self._background.offer("land", lambda: self._lookups.land(deed))
             case Bar():
                 self._background.offer("bar", lambda: self._lookups.bar(deed))
+            case Expect():
+                self._background.offer("expect", lambda: self._lookups.expect(deed), most=OPTIONAL_MAX)
             case Verify():
                 self._background.offer("verify", lambda: self._lookups.verify(deed), most=OPTIONAL_MAX)
             case Note():

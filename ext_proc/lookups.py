@@ -14,6 +14,7 @@ from ext_proc.vocabulary import (
     AwaitLanding,
     Bar,
     CacheAnswered,
+    Expect,
     FlightJoined,
     JoinFlight,
     Land,
@@ -158,6 +159,15 @@ class Lookups:
             await self._store.bar(deed.org, deed.asked, deed.entry)
         except CacheUnavailable as error:
             self._missing("cache", error)
+
+    async def expect(self, deed: Expect) -> None:
+        """Tell recall of a question that it was not asked."""
+        if self._recall is None:
+            return
+        try:
+            await self._recall.expect(deed.ask)
+        except RecallUnavailable as error:
+            self._missing("recall", error)
 
     async def verify(self, deed: Verify) -> None:
         """Hand a drawn hit to who verifies it."""

@@ -332,6 +332,13 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """Let recall know a question that it could not be asked: its answer may come to be stored."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verify:
     """A hit that was drawn to be compared with an engine's answer, off the path."""
 
@@ -363,6 +370,6 @@ Reply: TypeAlias = Continue | ReplyNow | TakeTime
 Question: TypeAlias = AskCache | AskRecall | JoinFlight | Reserve
 Wait: TypeAlias = AwaitTurn | AwaitLanding
 Resolution: TypeAlias = Settle | Void
-Unawaited: TypeAlias = Extend | Store | Land | Bar | Verify | Note | Observation
+Unawaited: TypeAlias = Extend | Store | Land | Bar | Expect | Verify | Note | Observation
 Deed: TypeAlias = Resolution | Unawaited
 Effect: TypeAlias = Reply | Question | Wait | Deed | AwaitOpening | CloseStream

@@ -31,6 +31,7 @@ from ext_proc.vocabulary import (
     Continue,
     Effect,
     Event,
+    Expect,
     FlightJoined,
     HoldAnswered,
     Land,
@@ -202,7 +203,9 @@ class Admit(Machine[AdmitStage]):
         if plan.caching.directives.only_if_cached:
             self._reply_headers = decision.not_cached_headers(missed, self._searching().trace)
             raise NotCached(f"The cache has no answer that may be served ({missed.reason}).")
-        deeds = (missed.observed, *tried_deeds(plan, missed))
+        untold = self._searching().untold()
+        expected = () if untold is None else (Expect(ask=untold),)
+        deeds = (missed.observed, *expected, *tried_deeds(plan, missed))
         return AdmitStage.HOLD_ANSWER, (*deeds, self._asked(plan))
 
     def _hit_paid(self, event: HoldAnswered) -> tuple[AdmitStage, Effects]:

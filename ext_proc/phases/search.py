@@ -78,7 +78,7 @@ class Search:
         """Nothing is asked yet."""
         self._plan = plan
         self._epoch = ""
-        self._told = False
+        self._asked = False
         self._reason = "absent"
         self._trace: list[str] = []
         self._tried: Found | None = None
@@ -104,13 +104,19 @@ class Search:
             keys=self._keys() if plan.caching.similar else self._exact_keys(),
             epoch=self._epoch,
             ttl_seconds=plan.caching.rule.ttl_seconds,
-            partition=plan.caching.sought.partition if self._told else "",
+            partition=plan.caching.sought.partition if plan.caching.similar else "",
             flight=self.leads,
             template=plan.model.template,
             policy_version=plan.caching.version,
             tags=plan.caching.tags,
             detectors=tuple(sorted(plan.caching.rule.personal_data)),
         )
+
+    def untold(self) -> Ask | None:
+        """The question, where its answer may be stored and recall has not heard it: it was refused, or not
+        asked because the cache was late or not to be read. None where recall knows it, or need not."""
+        place = self.place()
+        return self._ask() if place is not None and place.partition and not self._asked else None
 
     # --- steps ---
 
@@ -159,13 +165,14 @@ class Search:
             return self._over(found)
         self._note("keys", self._reason)
         if self._plan.caching.similar:
-            self._told = True
+            self._asked = True
             return AskRecall(ask=self._ask())
         return self._join()
 
     def _recall_answered(self, answer: RecallAnswered) -> Step:
         for step in answer.steps:
             self._note("recall", step)
+        self._asked = answer.reason != "recall_unavailable"
         if answer.lookup is not None and answer.candidate is not None:
             found = self._usable(answer.lookup, answer.at_ms, answer.candidate)
             if found is not None and not answer.candidate.probation:

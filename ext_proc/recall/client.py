@@ -66,6 +66,10 @@ class RecallClient:
         self._rest_s = REST_S
         return reply
 
+    async def expect(self, ask: Ask) -> None:
+        """See Recall."""
+        await self._note(codec.EXPECT, lambda: codec.ask_to_bytes(ask))
+
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
         await self._note(codec.REMEMBER, lambda: codec.remember_to_bytes(remember))

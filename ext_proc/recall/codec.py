@@ -32,6 +32,7 @@ from gateway.contract.ids import ModelName, OrgId, is_identifier
 from gateway.contract.units import UnixMillis
 
 FIND: Final = "/tidegate.recall.v1.Recall/Find"
+EXPECT: Final = "/tidegate.recall.v1.Recall/Expect"
 REMEMBER: Final = "/tidegate.recall.v1.Recall/Remember"
 FORGET: Final = "/tidegate.recall.v1.Recall/Forget"
 SERVED: Final = "/tidegate.recall.v1.Recall/Served"

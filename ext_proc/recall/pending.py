@@ -44,7 +44,9 @@ class PendingQuestions:
         """Until ``ask.keep_s`` have passed or too many newer ones came."""
         place = (ask.org, ask.asked)
         until_s = self._clock.monotonic_s() + min(ask.keep_s, KEEP_S_MAX)
-        pending = self._kept[place] = Pending(ask.partition, ask.text, until_s)
+        known = self._kept.get(place)
+        vector = known.vector if known is not None and known.text == ask.text else None
+        pending = self._kept[place] = Pending(ask.partition, ask.text, until_s, vector)
         self._kept.move_to_end(place)
         while len(self._kept) > self._max:
             self._kept.popitem(last=False)

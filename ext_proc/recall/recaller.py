@@ -92,10 +92,9 @@ class Recaller:
 
     async def find(self, ask: Ask) -> Reply:
         """See Recall."""
-        if ask.profile is Profile.OFF:
-            return Reply(candidates=(), reason="off")
-        if len(ask.text) > TEXT_BYTES_MAX or len(ask.text.encode()) > TEXT_BYTES_MAX:
-            return Reply(candidates=(), reason="too_long")
+        unlike = self._unlike(ask)
+        if unlike is not None:
+            return unlike
         if self._finding >= FINDS_MAX:
             raise RecallUnavailable("full")
         self._finding += 1
@@ -110,6 +109,11 @@ class Recaller:
             raise RecallUnavailable("late") from None
         finally:
             self._finding -= 1
+
+    async def expect(self, ask: Ask) -> None:
+        """See Recall."""
+        if self._unlike(ask) is None:
+            self._pending.keep(ask)
 
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
@@ -153,10 +157,18 @@ class Recaller:
             flight.task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _unlike(self, ask: Ask) -> Reply | None:
+        """What is said to a question that nothing can be like; None where something may be."""
+        if ask.profile is Profile.OFF:
+            return Reply(candidates=(), reason="off")
+        if len(ask.text) > TEXT_BYTES_MAX or len(ask.text.encode()) > TEXT_BYTES_MAX:
+            return Reply(candidates=(), reason="too_long")
+        if self._embedder.languages and self._read(ask.text).language not in self._embedder.languages:
+            return Reply(candidates=(), reason="language")
+        return None
+
     async def _find(self, ask: Ask) -> Reply:
         question = self._read(ask.text)
-        if self._embedder.languages and question.language not in self._embedder.languages:
-            return Reply(candidates=(), reason="language")
         try:
             vector = await self._vector(ask.org, self._pending.keep(ask))
         except TooLong:

@@ -25,6 +25,7 @@ class Service:
         """By full method."""
         return {
             codec.FIND: self._find,
+            codec.EXPECT: self._expect,
             codec.REMEMBER: self._remember,
             codec.FORGET: self._forget,
             codec.SERVED: self._served,
@@ -40,6 +41,9 @@ class Service:
         child(self._finds, result).inc()
         self._duration.observe(self._clock.monotonic_s() - began)
         return answer
+
+    async def _expect(self, metadata: Mapping[str, str], request: bytes) -> bytes:
+        return await self._noted(self._recall.expect(codec.ask_of(request)))
 
     async def _remember(self, metadata: Mapping[str, str], request: bytes) -> bytes:
         return await self._noted(self._recall.remember(codec.remember_of(request)))

@@ -51,6 +51,10 @@ class Standby:
         """See Recall."""
         return await self._ready().find(ask)
 
+    async def expect(self, ask: Ask) -> None:
+        """See Recall."""
+        await self._ready().expect(ask)
+
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
         await self._ready().remember(remember)

@@ -126,8 +126,11 @@ class Recall(Protocol):
     async def find(self, ask: Ask) -> Reply:
         """Within the recall hop's deadline."""
 
+    async def expect(self, ask: Ask) -> None:
+        """As ``find``, but nothing is looked for: keep the question in case its answer comes to be stored."""
+
     async def remember(self, remember: Remember) -> None:
-        """A question that ``find`` did not see within its ``keep_s`` is not remembered."""
+        """A question that neither ``find`` nor ``expect`` saw within its ``keep_s`` is not remembered."""
 
     async def forget(self, forget: Forget) -> None:
         """An unknown entry is fine."""

@@ -26,6 +26,7 @@ from ext_proc.vocabulary import (
     AskRecall,
     Continue,
     Event,
+    Expect,
     HoldAnswered,
     JoinFlight,
     ReplyNow,
@@ -161,6 +162,8 @@ class Evaluation:
                         expires_at=UnixMillis(self._now() + request.ttl),
                     )
                     todo += machine.receive(HoldAnswered(answer=grant, at_ms=self._now()))
+                case Expect():
+                    await self._lookups.expect(effect)
                 case Continue() | ReplyNow():
                     return effect
                 case _:

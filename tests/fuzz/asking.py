@@ -26,6 +26,7 @@ from ext_proc.vocabulary import (
     Continue,
     Effect,
     Event,
+    Expect,
     HoldAnswered,
     JoinFlight,
     Land,
@@ -208,6 +209,8 @@ class Asking:
                 await self._lookups.land(effect)
             case Bar():
                 await self._lookups.bar(effect)
+            case Expect():
+                await self._lookups.expect(effect)
             case Verify():
                 await self._lookups.verify(effect)
             case deed:

@@ -60,6 +60,9 @@ class GossipingRecall:
         )
         return Reply(candidates=found, reason="found" if found else "no_candidate")
 
+    async def expect(self, ask: Ask) -> None:
+        """It waits for nothing."""
+
     async def remember(self, remember: Remember) -> None:
         """Tell everybody from now on."""
         if len(self._heard) < HEARD_MAX:

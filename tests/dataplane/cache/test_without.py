@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.dataplane.cache.served import Cached
+from tests.dataplane.cache.served import LOOKS, Cached, Said
 from tests.harness.gateway import until
 
 STORED = "How do I install Krita on Fedora?"
 CANONICAL = "please tell me how to install Krita on Fedora"
 SEMANTIC = "On Fedora, how do I install Krita?"
+SLOW_MS = 600
+"""Of an engine: longer than it takes to be asked and to wake the cache, less than recall may be told in."""
 FAIL_OPEN = "tidegate_fail_open_total"
 NO_RECALL = ("miss recall_unavailable", "bypass unavailable")
 """The second where the look-up before it was late, as on a busy machine."""
@@ -76,6 +79,33 @@ def test_a_frozen_cache_is_a_miss_and_what_it_held_is_found_again(served: Cached
     assert served.metric("tidegate_cache_lookups_total", result="unavailable") > 0
     served.found(STORED, "hit exact")
     served.found(SEMANTIC, "hit semantic")
+
+
+def asked_of_a_frozen_cache(served: Cached, question: str) -> Said:
+    """Its answer comes when the cache is well again."""
+    known = served.engine_calls()
+    served.engine.script({"contains": question, "delay_ms": SLOW_MS})
+    with ThreadPoolExecutor(1) as client:
+        with served.gateway.frozen("valkey-cache"):
+            asked = client.submit(served.ask, question, late=True)
+            until(lambda: asked.done() or served.engine_calls() > known, "it is on its way")
+        said = asked.result()
+    served.engine.script()
+    return said
+
+
+def test_a_question_whose_look_up_was_late_is_found_by_likeness_too(served: Cached) -> None:
+    for name in ("Inkscape", "Blender", "Audacity", "Scribus", "Shotwell", "Kdenlive"):
+        question = f"How do I update {name} on Debian?"
+        said = asked_of_a_frozen_cache(served, question)
+        if said.cache == "bypass unavailable" and _stored(served, question):
+            served.found(f"On Debian, how do I update {name}?", "hit semantic")
+            return
+    raise AssertionError("no answer was stored: no worker had seen its org's place")
+
+
+def _stored(served: Cached, question: str) -> bool:
+    return any(served.peek(question).cache == "hit exact" for _ in range(LOOKS))
 
 
 def test_a_cache_that_lost_everything_is_filled_again(served: Cached) -> None:

@@ -24,6 +24,7 @@ from ext_proc.vocabulary import (
     Bar,
     CacheAnswered,
     Continue,
+    Expect,
     FlightJoined,
     HoldAnswered,
     JoinFlight,
@@ -183,6 +184,36 @@ def test_who_follows_waits_and_is_answered() -> None:
     assert only(TakeTime, effects).at_most == 2.0
     assert only(AwaitLanding, effects).at_most == 1.0
     assert only(ReplyNow, lands(machine, found=True)).status == 200
+
+
+def test_recall_hears_of_a_question_that_it_was_not_asked() -> None:
+    """So that its answer is found by likeness too, once it is stored."""
+    late = CacheAnswered(lookup=None, at_ms=NOW, epoch="e1")
+    machine, asked = asking(rules())
+    effects = machine.receive(late)
+    assert only(Expect, effects).ask.asked == only(AskCache, asked).keys.exact
+    record = written(only(Continue, machine.receive(granted(only(Reserve, effects).request))))
+    place = Place.from_text(record.cache_key)
+    assert place is not None and place.partition == only(Expect, effects).ask.partition
+
+    machine, _ = asking(rules(), cache_control="no-cache")
+    assert not none(Expect, keys_say(machine, HitKind.EXACT))
+
+    machine, _ = asking(rules())
+    keys_say(machine)
+    recall_says(machine, found=False, reason="recall_unavailable")
+    assert not none(Expect, flight(machine, leads=True))
+
+    machine, _ = asking(rules())
+    keys_say(machine)
+    recall_says(machine, found=False)
+    assert none(Expect, flight(machine, leads=True)), "it has heard of it"
+
+    for machine, _ in (asking(rules(profile=Profile.OFF)), asking(rules(), cache_control="exact-only")):
+        assert none(Expect, machine.receive(late))
+    assert none(Expect, asking(rules(), cache_control="no-store")[1])
+    machine, _ = asking(rules())
+    assert none(Expect, machine.receive(replace(late, epoch=""))), "it will not be stored"
 
 
 def test_who_leads_a_moment_too_late_finds_the_answer_of_the_one_before() -> None:

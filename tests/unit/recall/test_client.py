@@ -112,6 +112,8 @@ async def test_what_is_told_to_one_that_is_not_ready_is_refused_and_no_failure(
     client = RecallClient(tmp_path / "r.sock", deadline_s=5)
     with pytest.raises(RecallUnavailable, match="not_ready"):
         await client.forget(Forget(org=OrgId("acme"), entry="a" * 64))
+    with pytest.raises(RecallUnavailable, match="not_ready"):
+        await client.expect(ASK)
     await client.aclose()
     await sidecar.stop(0)
     assert "failed" not in capfd.readouterr().out

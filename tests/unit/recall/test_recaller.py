@@ -107,6 +107,22 @@ async def test_an_answer_that_is_stored_makes_its_question_found(made: Recaller)
     assert (await made.find(ask(SAME, 2))).reason == "no_candidate"
 
 
+async def test_a_question_that_is_only_expected_is_found_once_its_answer_is_stored(
+    made: Recaller, embedder: ToyEmbedder
+) -> None:
+    await made.expect(ask())
+    assert embedder.texts == [], "nobody waits for it yet"
+    await made.remember(remember())
+    assert [candidate.entry for candidate in (await made.find(ask(SAME, 2))).candidates] == [f"{1:064x}"]
+    await made.expect(ask(SAME, 2))
+    await made.remember(remember(2))
+    assert embedder.texts == [QUESTION, SAME], "the vector of a question just asked is kept"
+    for never in (ask("x" * 3000, 3), ask(QUESTION, 3, Profile.OFF)):
+        await made.expect(never)
+        await made.remember(remember(3))
+    assert len(embedder.texts) == 2
+
+
 async def test_a_question_of_another_partition_is_not_remembered(made: Recaller) -> None:
     await made.find(ask())
     await made.remember(replace(remember(), partition="b" * 64))
