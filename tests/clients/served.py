@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAI
 
 from gateway.contract.clock import SystemClock
 from mesh.local.credentials import mint_jwt
 from tests.harness.gateway import MODEL, ROOT, Gateway, overlay
+from tests.harness.patience import AsyncSdkPatient, SdkClient
 
 PLAIN_MODEL = "plain"
 EMBEDDER = "embedder"
@@ -71,12 +72,13 @@ class Served:
 
     def sdk(self, **options: Any) -> OpenAI:
         """The official client as an application makes it; no retries unless asked for, so that a first
-        failure is seen."""
-        return OpenAI(**{**self._options(), **options})
+        failure is seen, but a busy machine's."""
+        return OpenAI(**{**self._options(), "http_client": SdkClient(), **options})
 
     def async_sdk(self, **options: Any) -> AsyncOpenAI:
         """The same, for asyncio."""
-        return AsyncOpenAI(**{**self._options(), **options})
+        client = DefaultAsyncHttpxClient(transport=AsyncSdkPatient(verify=False))
+        return AsyncOpenAI(**{**self._options(), "http_client": client, **options})
 
     def jwt(self, org: str) -> str:
         """A token for user alice of ``org``."""

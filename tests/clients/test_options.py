@@ -135,7 +135,7 @@ def test_an_http_client_of_ones_own_without_proxies(on_twin: Served, monkeypatch
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     with pytest.raises(openai.APIConnectionError):
-        on_twin.sdk().models.list()
+        on_twin.sdk(http_client=None).models.list()
     with httpx2.Client(trust_env=False) as http:
         assert on_twin.sdk(http_client=http).models.list().data
 

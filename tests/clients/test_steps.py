@@ -14,6 +14,7 @@ from openai import OpenAI
 
 from tests.clients.served import CLIENT_TIMEOUT_S, ask
 from tests.clients.stepped import DONE, Exchange, SteppedEngine, chat_stream, json_answer, text_stream
+from tests.harness import api_keys
 from tests.harness.gateway import MODEL, UNTIL_S, Gateway, until
 
 WORDS = 6
@@ -35,7 +36,7 @@ def gateway(engine: SteppedEngine, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def sdk(gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=gateway.base_url, api_key=gateway.api_key, max_retries=0, timeout=UNTIL_S) as client:
+    with api_keys.sdk(gateway, gateway.api_key).with_options(timeout=UNTIL_S) as client:
         yield client
 
 

@@ -7,7 +7,9 @@ one before its answer has begun is ``/abort_request``, or nothing.
 from __future__ import annotations
 
 import json
+import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import pytest
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, UNTIL_S, Gateway, until
 from tests.harness.patched import patched
+from tests.harness.patience import BUSY, PAUSE_S, TRIES
 from tests.harness.relay import deaf
 
 SLOW: dict[str, Any] = {"tokens_per_s": 20, "length": 800}
@@ -98,7 +101,31 @@ def request_body(text: str, *, stream: bool = False, **more: Any) -> dict[str, A
     return {"model": MODEL, "messages": messages, "stream": stream, "max_tokens": 1000, **more}
 
 
-def asking(gateway: Gateway, body: dict[str, Any]) -> socket.socket:
+def asking(stack: Stack, body: dict[str, Any]) -> socket.socket:
+    """A connection on which the request has been sent; an engine has it."""
+    known = len(stack.attempts())
+    for _ in range(TRIES):
+        connection = sent(stack.gateway, body)
+
+        def told(connection: socket.socket = connection) -> bool:
+            return len(stack.attempts()) > known or answered(connection)
+
+        until(told, "it is on its way or refused")
+        if len(stack.attempts()) > known:
+            return connection
+        with closing(connection):
+            head = connection.recv(65_536).decode()
+        assert any(f"x-tidegate-refusal: {code}\r\n" in head for code in BUSY), head
+        time.sleep(PAUSE_S)
+    raise AssertionError(head)
+
+
+def answered(connection: socket.socket) -> bool:
+    """Whether there is something to read."""
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def sent(gateway: Gateway, body: dict[str, Any]) -> socket.socket:
     """A connection on which the request has been sent."""
     content = json.dumps(body).encode()
     head = (
@@ -147,7 +174,7 @@ def resolved(stack: Stack, rid: str, kind: str) -> tuple[dict[str, Any], dict[st
 def test_a_json_request_whose_client_leaves_is_aborted(stack: Stack) -> None:
     stack.script({"contains": "leaves", **SLOW})
     known, told, before = len(stack.attempts()), stack.told(), stack.used()
-    with closing(asking(stack.gateway, request_body("leaves a JSON answer"))):
+    with closing(asking(stack, request_body("leaves a JSON answer"))):
         running = begun(stack, known)
     attempt = ended(stack, running)
     assert attempt["outcome"] == "abort"
@@ -165,7 +192,7 @@ def test_a_stream_that_never_began_is_aborted(stack: Stack) -> None:
     """Queued, or in prefill: SGLang sends the headers with the first token. No token, so none to see."""
     stack.script({"contains": "never began", "ttft_ms": 30_000})
     known, told = len(stack.attempts()), stack.told()
-    with closing(asking(stack.gateway, request_body("never began", stream=True))):
+    with closing(asking(stack, request_body("never began", stream=True))):
         running = begun(stack, known, tokens=0)
     attempt = ended(stack, running)
     assert (attempt["outcome"], attempt["completion_tokens"]) == ("abort", 0)
@@ -227,7 +254,7 @@ def test_a_stream_whose_client_leaves_ends_by_itself_and_costs_what_was_seen(sta
     """Envoy closes the connection and SGLang sees it while it writes: no abort is needed, and none sent."""
     stack.script({"contains": "leaves", **SLOW, "tokens_per_s": 8})
     known, told, before = len(stack.attempts()), stack.told(), stack.used()
-    with closing(asking(stack.gateway, request_body("leaves a stream", stream=True))) as connection:
+    with closing(asking(stack, request_body("leaves a stream", stream=True))) as connection:
         received = b""
         while received.count(b"data: ") < 5:
             part = connection.recv(65_536)
@@ -251,7 +278,7 @@ def test_after_a_retry_the_engine_that_has_it_is_told(stack: Stack) -> None:
     free.script({"contains": "tried", **SLOW})
     for number in range(20):  # every second request meets the full one first
         told, known = stack.told(), len(free.attempts())
-        with closing(asking(stack.gateway, request_body(f"tried {number}"))):
+        with closing(asking(stack, request_body(f"tried {number}"))):
 
             def running(known: int = known) -> dict[str, Any] | None:
                 fresh = free.attempts()[known:]

@@ -15,6 +15,7 @@ import pytest
 from mesh.cli import main
 from tests.harness.api_keys import KNOWN, verdicts
 from tests.harness.gateway import MODEL, UNTIL_S, Gateway, until
+from tests.harness.patience import patient
 
 REFUSED_TIMES = 40
 """Refusals one after another that show that every worker refuses: two take turns."""
@@ -61,12 +62,14 @@ class Commands:
         return text
 
     def status(self, text: str) -> int:
-        return httpx.get(f"{self.gateway.base_url}/models", headers=bearer(text)).status_code
+        with patient(headers=bearer(text)) as client:
+            return client.get(f"{self.gateway.base_url}/models").status_code
 
     def chat(self, text: str) -> httpx.Response:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
         url = f"{self.gateway.base_url}/chat/completions"
-        return httpx.post(url, json=body, headers=bearer(text), timeout=30)
+        with patient(headers=bearer(text)) as client:
+            return client.post(url, json=body)
 
     def recorded(self, kind: str, org: str, count: int) -> list[dict[str, Any]]:
         """Events of ``kind`` in the books, once there are so many."""
@@ -99,7 +102,7 @@ class Hammer:
     refused_in_a_row: int = 0
 
     def run(self) -> None:
-        with httpx.Client(headers=bearer(self.text)) as client:
+        with patient(headers=bearer(self.text)) as client:
             while self.refused_in_a_row < REFUSED_TIMES:
                 began = time.monotonic()
                 if client.get(f"{self.commands.gateway.base_url}/models").status_code == 200:
@@ -202,15 +205,15 @@ def test_usage_is_reported_to_operators_and_to_callers(commands: Commands) -> No
     assert [commands.chat(key).status_code for key in (text, other)] == [200, 200]
 
     def reported() -> dict[str, Any] | None:
-        answer = httpx.get(
-            f"{commands.gateway.base_url}/usage", params={"by": "key"}, headers=bearer(text), timeout=30
-        )
+        with patient(headers=bearer(text)) as client:
+            answer = client.get(f"{commands.gateway.base_url}/usage", params={"by": "key"})
         found: dict[str, Any] = answer.json().get("report", {})
         return found if len(found.get("rows", ())) == 2 else None
 
     mine = until(reported, "both requests in the projection", seconds=PROJECTED_S)
     assert [row["key"] for row in mine["rows"]] == ["use", "use2"]
-    own = httpx.get(f"{commands.gateway.base_url}/usage?by=key", headers=bearer(other), timeout=30).json()
+    with patient(headers=bearer(other)) as client:
+        own = client.get(f"{commands.gateway.base_url}/usage?by=key").json()
     assert [row["key"] for row in own["report"]["rows"]] == ["use2"]
     report = commands.json("usage", "--by", "key", "--org", "use-org")
     assert set(report) == {"object", "org", "from_ms", "to_ms", "by", "rows", "total"}

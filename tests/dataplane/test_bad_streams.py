@@ -22,6 +22,7 @@ from tests.corpus.streams.cases import StreamCase, stream_cases
 from tests.corpus.streams.engine import CorpusEngine, corpus_engine
 from tests.corpus.streams.seen import LEAK, ZERO, Answer, Charged, Seen, charged, fits, seen_in
 from tests.harness.gateway import MODEL, Gateway, until
+from tests.harness.patience import patiently
 
 RECEIVE_S = 30.0
 GROWTH_MAX = 96 * 1024 * 1024
@@ -73,7 +74,9 @@ class Bench:
                 arrived.set()
 
         try:
-            self.outcomes[case.name] = _ask(self.gateway, case.name, enough, tell)
+            self.outcomes[case.name] = patiently(
+                lambda: _ask(self.gateway, case.name, enough, tell), lambda answer: answer.headers
+            )
         except (OSError, ValueError, LookupError) as error:
             self.outcomes[case.name] = error  # raised by the case's own test
 

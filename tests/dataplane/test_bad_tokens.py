@@ -24,6 +24,7 @@ from tests.corpus.tokens.keyring import POLICY_FILE, Keyring
 from tests.corpus.tokens.mint import Mint
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
+from tests.harness.patience import patiently
 
 BODY = json.dumps(
     {"model": MODEL, "messages": [{"role": "user", "content": "token corpus"}], "max_tokens": 2, "seed": 1}
@@ -93,7 +94,10 @@ class Bench:
         mint = Mint(keyring=self.keyring, now_s=int(time.time()), canary=self.canary.address)
         headers = [("authorization", value) for value in case.authorizations(mint)]
         try:
-            self.outcomes[case.name] = _ask(self.gateway.port, [*headers, *case.headers(mint)])
+            headers += case.headers(mint)
+            self.outcomes[case.name] = patiently(
+                lambda: _ask(self.gateway.port, headers), lambda answer: answer.headers
+            )
         except (OSError, ValueError, LookupError) as error:
             self.outcomes[case.name] = error  # raised by the case's own test
 

@@ -15,7 +15,8 @@ import pytest
 from mesh.cli import main
 from tests.dataplane.cache.served import LATE, LOOKS
 from tests.harness.api_keys import KNOWN, verdicts
-from tests.harness.gateway import BUSY, Gateway, request_body, until
+from tests.harness.gateway import Gateway, request_body, until
+from tests.harness.patience import patient
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ class Desk:
         url = f"{self.gateway.base_url}/chat/completions"
 
         def send() -> httpx.Response | None:
-            answer = httpx.post(url, json=body, headers=sent, timeout=30)
-            if answer.headers.get("x-tidegate-refusal") in BUSY:
-                return None
+            with patient(headers=sent) as client:
+                answer = client.post(url, json=body)
             assert answer.status_code == 200, answer.text
             return None if answer.headers.get("x-tidegate-cache-reason") in LATE else answer
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness.gateway import MODEL, Gateway
+from tests.harness.patience import patiently
 
 PROGRAM = shutil.which("curl")
 pytestmark = pytest.mark.skipif(
@@ -48,6 +49,9 @@ def curl(gateway: Gateway) -> Curl:
     """Runs curl with the demo key on a path under /v1 or on a whole path that starts with ``/``."""
 
     def run(path: str, *options: str, body: str | None = None) -> Answer:
+        return patiently(lambda: once(path, options, body), lambda answer: answer.headers)
+
+    def once(path: str, options: tuple[str, ...], body: str | None) -> Answer:
         origin = f"http://127.0.0.1:{gateway.port}"
         command = [str(PROGRAM), "-sS", "-v", "-i", "--noproxy", "*", "--max-time", "60"]
         command += ["-H", f"authorization: Bearer {gateway.api_key}", *options]

@@ -17,6 +17,7 @@ import pytest
 from gateway.openai.terms import Endpoint
 from tests.harness.gateway import MODEL, Gateway
 from tests.harness.openai_schema import validate
+from tests.harness.patience import patiently
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 RECEIVE_S = 20.0
@@ -252,6 +253,11 @@ def test_media_types(gateway: Gateway, kind: str | None, status: int) -> None:
 
 def exchanged(gateway: Gateway, head: str, body: bytes) -> list[int]:
     """Every status of the answer to a request with a JSON ``body``, interim ones too."""
+    return patiently(lambda: _exchanged(gateway, head, body), lambda answer: answer[1])[0]
+
+
+def _exchanged(gateway: Gateway, head: str, body: bytes) -> tuple[list[int], dict[str, str]]:
+    """And the headers."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=RECEIVE_S) as peer:
         kind = "content-type: application/json\r\nconnection: close\r\n"
         peer.sendall(f"{head}{kind}content-length: {len(body)}\r\n\r\n".encode())
@@ -261,7 +267,9 @@ def exchanged(gateway: Gateway, head: str, body: bytes) -> list[int]:
             statuses.append(int(received.readline().split()[1]))
             assert received.readline() == b"\r\n"
         peer.sendall(body)
-        return [*statuses, int(received.readline().split()[1])]
+        statuses.append(int(received.readline().split()[1]))
+        lines = iter(lambda: received.readline().decode().strip(), "")
+        return statuses, dict(line.split(": ", 1) for line in lines)
 
 
 def test_expect_100_continue_is_answered_before_the_body_is_sent(gateway: Gateway) -> None:
@@ -277,5 +285,8 @@ def test_a_chunked_upload_is_served(gateway: Gateway) -> None:
 
     with gateway.client() as client:
         headers = {"content-type": "application/json"}
-        answer = client.post("/chat/completions", content=pieces(), headers=headers)
+        answer = patiently(
+            lambda: client.post("/chat/completions", content=pieces(), headers=headers),
+            lambda answer: answer.headers,
+        )
     assert answer.status_code == 200

@@ -132,8 +132,7 @@ def test_queue_full_on_a_stream_is_repeated_not_shown(gateway: Gateway, engine: 
 
 async def _leave(gateway: Gateway, body: dict[str, Any], *, after_events: int | None) -> None:
     """Send a request and close the connection after ``after_events`` events; None: while waiting."""
-    headers = {"authorization": f"Bearer {gateway.api_key}"}
-    async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers) as client:
+    async with gateway.async_client() as client:
         if after_events is None:
             with contextlib.suppress(TimeoutError, httpx.ReadTimeout):
                 await client.post("/chat/completions", json=body, timeout=0.4)
@@ -204,11 +203,10 @@ async def test_filters_killed_in_mid_stream_lose_no_event_and_no_money(
 ) -> None:
     engine.script({"contains": "filters die", "tokens_per_s": 8})  # they must die before its end
     body = request_body("filters die", stream=True, max_tokens=30)
-    headers = {"authorization": f"Bearer {gateway.api_key}"}
     received = b""
     killed = False
     async with (
-        httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client,
+        gateway.async_client() as client,
         client.stream("POST", "/chat/completions", json=body) as answer,
     ):
         async for part in answer.aiter_raw():
@@ -228,7 +226,7 @@ def test_frozen_filters_are_503_and_reach_no_engine(gateway: Gateway, engine: Tw
     until_answered(gateway)
     for part, code in (("ext-authz", "identity_unavailable"), ("ext-proc", "admission_unavailable")):
         known = len(engine.attempts())
-        with gateway.frozen(part), gateway.client() as client:
+        with gateway.frozen(part), gateway.client(asks_again=False) as client:
             answer = client.post("/chat/completions", json=request_body(f"frozen {part}"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, code)
         assert len(engine.attempts()) == known
@@ -238,7 +236,7 @@ def test_frozen_filters_are_503_and_reach_no_engine(gateway: Gateway, engine: Tw
 
 def test_a_frozen_ledger_is_503_and_reaches_no_engine(gateway: Gateway, engine: Twin) -> None:
     known = len(engine.attempts())
-    with gateway.frozen("valkey-ledger"), gateway.client() as client:
+    with gateway.frozen("valkey-ledger"), gateway.client(asks_again=False) as client:
         answer = client.post("/chat/completions", json=request_body("frozen ledger"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "budget_unavailable")
     assert len(engine.attempts()) == known

@@ -16,6 +16,7 @@ from openai import OpenAI
 
 from inference.cases import HIGH, JSON_SCHEMA, LOW, MIDDLE, QUEUED_MAX, RUNNING_MAX, SUM, WEATHER
 from inference.record import Crowd, until_idle
+from tests.harness import api_keys
 from tests.harness.engines import SGLANG_START_S, Engine
 from tests.harness.gateway import MODEL, Gateway, until
 
@@ -39,7 +40,8 @@ def gateway(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def sdk(gateway: Gateway) -> OpenAI:
-    return OpenAI(base_url=gateway.base_url, api_key=gateway.api_key, max_retries=0, timeout=SGLANG_START_S)
+    made: OpenAI = api_keys.sdk(gateway, gateway.api_key).with_options(timeout=SGLANG_START_S)
+    return made
 
 
 def charged(gateway: Gateway) -> int:
@@ -228,9 +230,7 @@ async def crowd(engine: Engine) -> AsyncIterator[Crowd]:
 
 def public_client(gateway: Gateway) -> httpx.AsyncClient:
     headers = {"authorization": f"Bearer {gateway.api_key}", "cache-control": "no-store"}
-    return httpx.AsyncClient(
-        base_url=gateway.base_url, headers=headers, timeout=SGLANG_START_S, trust_env=False
-    )
+    return gateway.async_client(headers=headers, timeout=SGLANG_START_S)
 
 
 async def test_a_full_queue_is_a_503_with_the_time_to_come_again(gateway: Gateway, engine: Engine) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from ext_proc.phases.tap import SWALLOWED_MAX
+from tests.harness.api_keys import sdk
 from tests.harness.engines import Twin, twin
 from tests.harness.gateway import MODEL, Gateway, overlay, until
 from tests.harness.openai_schema import validate, validate_stream
@@ -95,7 +95,7 @@ def test_a_stream_past_its_limit_ends_well_and_its_engine_is_stopped(stack: Stac
 
 
 def test_the_sdk_takes_it_for_a_whole_answer(stack: Stack) -> None:
-    with openai.OpenAI(base_url=stack.gateway.base_url, api_key=stack.gateway.api_key) as client:
+    with sdk(stack.gateway, stack.gateway.api_key) as client:
         stream = client.chat.completions.create(**asked("with the SDK"), stream=True)
         chunks = list(stream)
     assert [choice.finish_reason for chunk in chunks[-2:] for choice in chunk.choices] == [None, "length"]
@@ -137,9 +137,8 @@ def test_json_past_its_limit_costs_the_hold(stack: Stack) -> None:
 
 
 async def test_twenty_such_streams_at_once_overspend_nothing(stack: Stack) -> None:
-    headers = {"authorization": f"Bearer {stack.gateway.api_key}"}
     known = len(stack.engine.attempts())
-    async with httpx.AsyncClient(base_url=stack.gateway.base_url, headers=headers, timeout=60) as client:
+    async with stack.gateway.async_client(timeout=60) as client:
 
         async def one(number: int) -> list[str]:
             """Ask until the budget is used up."""

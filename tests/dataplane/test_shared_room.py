@@ -60,8 +60,7 @@ orgs:
 async def sixty_four_clients(gateway: Gateway, *, killed: bool = False) -> list[list[int]]:
     """Everybody asks until the budget is used up; while the filters are away they try again, as SDKs do. The
     statuses of each."""
-    headers = {"authorization": f"Bearer {gateway.api_key}"}
-    async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client:
+    async with gateway.async_client() as client:
 
         async def one(number: int) -> list[int]:
             statuses: list[int] = []

@@ -15,6 +15,7 @@ from gateway.contract.units import UnixMillis
 from gateway.keys.key_file import create_api_key
 from gateway.sidecar import wire
 from tests.harness.gateway import UNTIL_S, Gateway, until
+from tests.harness.patience import SdkClient
 
 KNOWN = "known"
 
@@ -65,5 +66,5 @@ def key_for(
 
 
 def sdk(gateway: Gateway, key: str) -> OpenAI:
-    """The official client, which does not try again by itself."""
-    return OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+    """The official client, which does not try again by itself, but where the machine was busy."""
+    return OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0, http_client=SdkClient())

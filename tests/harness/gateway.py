@@ -23,6 +23,7 @@ from gateway.contract.clock import SystemClock
 from mesh.local.layout import layout_of
 from mesh.local.running import bring_down
 from tests.harness import canary
+from tests.harness.patience import Patient, async_patient
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +31,6 @@ MODEL = "smollm2-135m"
 UNTIL_S = 60.0
 """How long a test waits for something that takes milliseconds, or a second of processes' starts, on a machine
 that is slow and busy."""
-BUSY = frozenset({"identity_unavailable", "admission_unavailable", "budget_unavailable"})
-"""Refusals because a filter or the ledger took longer than its deadline, 50 ms to a second, as on a machine
-that is busy: no word about engines or budgets, and to be asked again."""
 _given: set[int] = set()
 """Ports that ``free_ports`` has given away: between that and their listener nobody else gets them."""
 
@@ -172,11 +170,17 @@ class Gateway:
         """Until every part is up again."""
         until(lambda: self.status()["state"] == "ready", "all parts ready\n" + self.log_tails())
 
-    def client(self, **options: Any) -> httpx.Client:
-        """A plain HTTP client with the gateway's key. Without TLS: to read the certificates would take 30 ms
-        of a core each time, which polling takes from the processes that it waits for."""
+    def client(self, *, asks_again: bool = True) -> httpx.Client:
+        """A plain HTTP client with the gateway's key; ``asks_again`` of a busy machine."""
         headers = {"authorization": f"Bearer {self.api_key}"}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, verify=False, **options)
+        transport = Patient(verify=False) if asks_again else httpx.HTTPTransport(verify=False)
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, transport=transport)
+
+    def async_client(self, **options: Any) -> httpx.AsyncClient:
+        """The same, for asyncio, with ``options`` of httpx.AsyncClient; it always asks again."""
+        return async_patient(
+            base_url=self.base_url, **{"headers": {"authorization": f"Bearer {self.api_key}"}, **options}
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """Every event in the books so far. The last line may be half written."""
@@ -188,15 +192,9 @@ class Gateway:
         ]
 
     def usage(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """``/v1/usage`` by account and window; asked again of a busy machine."""
-
-        def ask() -> dict[str, Any] | None:
-            with self.client() as client:
-                answer = client.get("/usage")
-            found: dict[str, Any] = answer.json()
-            return None if answer.headers.get("x-tidegate-refusal") in BUSY else found
-
-        windows = until(ask, "the usage")["windows"]
+        """``/v1/usage`` by account and window."""
+        with self.client() as client:
+            windows = client.get("/usage").json()["windows"]
         return {(window["account"], window["window"]): window for window in windows}
 
     def settled(self) -> dict[tuple[str, str], dict[str, Any]]:

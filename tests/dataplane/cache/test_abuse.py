@@ -11,7 +11,8 @@ import pytest
 
 from tests.dataplane.cache.served import Cached, Said
 from tests.harness.api_keys import key_for
-from tests.harness.gateway import BUSY, MODEL, until
+from tests.harness.gateway import MODEL, until
+from tests.harness.patience import patient
 
 TEXT: Final = "Where does the Rhine begin?"
 HOSTILE: Final[Mapping[str, str]] = {
@@ -38,12 +39,8 @@ def raw(
     body = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 200, **fields}
     sent = {"authorization": f"Bearer {secret}", **headers}
     url = f"{cached.gateway.base_url}/chat/completions"
-
-    def ask() -> httpx.Response | None:
-        answer = httpx.post(url, json=body, headers=sent, timeout=30, trust_env=False)
-        return None if answer.headers.get("x-tidegate-refusal") in BUSY else answer
-
-    return until(ask, "an answer")
+    with patient(headers=sent) as client:
+        return client.post(url, json=body)
 
 
 def said(cached: Cached, text: str, *, org: str = "demo", control: str = "") -> Said:
@@ -51,8 +48,7 @@ def said(cached: Cached, text: str, *, org: str = "demo", control: str = "") -> 
 
     def ask() -> Said | None:
         found = cached.ask(text, org=org, control=control)
-        late = found.headers.get("x-tidegate-refusal") in BUSY or found.cache.endswith("unavailable")
-        return None if late else found
+        return None if found.cache.endswith("unavailable") else found
 
     return until(ask, "an answer")
 

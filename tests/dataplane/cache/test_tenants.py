@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
@@ -20,7 +20,8 @@ from gateway.keys.key_file import create_api_key
 from tests.dataplane.cache.served import Cached
 from tests.harness.api_keys import KNOWN, verdicts
 from tests.harness.canary import books, places_of
-from tests.harness.gateway import BUSY, until
+from tests.harness.gateway import until
+from tests.harness.patience import patient
 
 ROUNDS: Final = 3
 ASKED: Final = 40
@@ -75,20 +76,12 @@ def questions(rng: random.Random, caller: Caller) -> Iterator[str]:
         yield text if rng.randrange(NAMED_ONE_IN) else f"{text} I am {caller.canary}."
 
 
-def answered(client: httpx.Client, body: dict[str, Any]) -> httpx.Response | None:
-    """None of a machine that is busy, which is to be asked again."""
-    answer = client.post("/chat/completions", json=body)
-    return None if answer.headers.get("x-tidegate-refusal") in BUSY else answer
-
-
 def round_of(cached: Cached, caller: Caller, rng: random.Random) -> list[httpx.Response]:
     """Whatever an engine says meanwhile bears the caller's canary."""
     cached.engine.script({"text": f"{caller.canary} says: over there."})
     headers = {"authorization": f"Bearer {caller.secret}"}
     with (
-        httpx.Client(
-            base_url=cached.gateway.base_url, headers=headers, timeout=30, trust_env=False
-        ) as client,
+        patient(base_url=cached.gateway.base_url, headers=headers) as client,
         ThreadPoolExecutor(AT_A_TIME) as pool,
     ):
 
@@ -98,7 +91,7 @@ def round_of(cached: Cached, caller: Caller, rng: random.Random) -> list[httpx.R
                 "messages": [{"role": "user", "content": text}],
                 "max_tokens": 50,
             }
-            return until(lambda: answered(client, body), "an answer")
+            return client.post("/chat/completions", json=body)
 
         return list(pool.map(ask, questions(rng, caller)))
 

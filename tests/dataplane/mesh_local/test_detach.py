@@ -17,6 +17,7 @@ from mesh.local.layout import layout_of
 from mesh.local.proc import identity_of, is_alive
 from mesh.local.record import read_record
 from tests.harness.gateway import ROOT, free_ports, until
+from tests.harness.patience import patient
 
 PARTS = {
     *("valkey-ledger", "valkey-cache", "ext-authz-0", "ext-authz-1", "ext-proc-0", "ext-proc-1"),
@@ -54,12 +55,9 @@ def tidegate(tmp_path: Path) -> Any:
 def ask(exported: str) -> httpx.Response:
     """One chat completion with what ``env`` says."""
     values = dict(line.removeprefix("export ").split("=", 1) for line in exported.splitlines())
-    return httpx.post(
-        f"{values['OPENAI_BASE_URL']}/chat/completions",
-        headers={"authorization": f"Bearer {values['OPENAI_API_KEY']}"},
-        json={**BODY, "model": values["OPENAI_MODEL"]},
-        timeout=30,
-    )
+    with patient(headers={"authorization": f"Bearer {values['OPENAI_API_KEY']}"}) as client:
+        body = {**BODY, "model": values["OPENAI_MODEL"]}
+        return client.post(f"{values['OPENAI_BASE_URL']}/chat/completions", json=body)
 
 
 def test_a_day_in_the_background(tidegate: CommandLine) -> None:
