@@ -4,9 +4,11 @@ chunk k + 1 only when the client has chunk k. Whatever gathered chunks on the wa
 from __future__ import annotations
 
 import json
+import queue
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.clients.served import CLIENT_TIMEOUT_S, ask
 from tests.clients.stepped import DONE, Exchange, SteppedEngine, chat_stream, json_answer, text_stream
 from tests.harness import api_keys
 from tests.harness.gateway import MODEL, UNTIL_S, Gateway, until
+from tests.harness.patience import BUSY, PAUSE_S, TRIES
 
 WORDS = 6
 
@@ -121,15 +124,28 @@ def head_of(output: IO[str]) -> str:
     return "".join(iter(output.readline, "\n"))
 
 
+@contextmanager
+def answering(engine: SteppedEngine, command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Exchange]]:
+    """The process of ``command`` whose request waits at the engine for leave."""
+    for _ in range(TRIES):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            exchange = None
+            while exchange is None and client.poll() is None:
+                with suppress(queue.Empty):
+                    exchange = engine.asked.get(timeout=PAUSE_S)
+            if exchange is not None:
+                yield client, exchange
+                return
+            refused, _ = client.communicate()
+            assert any(code in refused for code in BUSY), refused
+    raise AssertionError("the gateway is busy all the time")
+
+
 def test_bytes_come_one_by_one_by_either_http(
     engine: SteppedEngine, curl: Callable[[dict[str, Any]], list[str]]
 ) -> None:
-    with (
-        engine.stepping(),
-        subprocess.Popen(curl(ask("by curl", stream=True)), stdout=subprocess.PIPE, text=True) as client,
-    ):
+    with engine.stepping(), answering(engine, curl(ask("by curl", stream=True))) as (client, exchange):
         assert client.stdout is not None
-        exchange = next_asked(engine)
         head = head_of(client.stdout)  # no chunk has leave yet
         assert " 200" in head.splitlines()[0]
         assert "text/event-stream" in head
