@@ -15,6 +15,7 @@ from ext_proc.cache.question import words
 from ext_proc.cache.question.guards import Guard
 from ext_proc.cache.question.question import Question
 from ext_proc.cache.question.rewording import SEVERAL, named
+from ext_proc.cache.question.sentence import NOWHERE
 from ext_proc.cache.question.terms import FUNCTIONAL, PERIODS, Kind, Term, section
 
 Difference = tuple[Guard | None, str]
@@ -73,22 +74,26 @@ class Side:
 
 
 class Place:
-    """A term where it stands."""
+    """A word of a term where it stands."""
 
     def __init__(self, term: Term, side: Side) -> None:
-        """The first of its surface."""
+        """The first word of the term; without a place of its own it counts as the first of the question."""
         self.term, self.side = term, side
         self.surface = term.surface
-        self.index = side.tokens.index(term.surface) if term.surface in side.tokens else 0
-        self.before = side.tokens[self.index - 1] if self.index else ""
+        self.index = max(term.first, 0)
+
+    @property
+    def before(self) -> str:
+        """The token before it, empty at the beginning."""
+        return self.side.tokens[self.index - 1] if self.index else ""
 
     @property
     def last(self) -> Place:
-        """The second word of a phrase, where it stands."""
-        word = self.side.tokens[self.index + 1] if self.index + 1 < len(self.side.tokens) else self.surface
-        found = Place(self.term._replace(surface=word), self.side)
-        found.index = self.index + 1
-        return found
+        """The last word of a phrase, where it stands."""
+        if self.term.last in (self.term.first, NOWHERE):
+            return self
+        term = self.term._replace(surface=self.side.tokens[self.term.last], first=self.term.last)
+        return Place(term, self.side)
 
     @property
     def after(self) -> str:
@@ -168,15 +173,13 @@ def _voice(one: Side, other: Side) -> Difference:
 
 def _suffering(side: Side) -> set[bool]:
     """What `_suffered` says of each participle, where it is certain."""
-    done = [term.surface for term in side.question.terms if term.key.endswith(".ed")]
-    return {said for said in (_suffered(side.tokens, surface) for surface in done) if said is not None}
+    done = [term for term in side.question.terms if term.key.endswith(".ed") and term.first != NOWHERE]
+    return {said for said in (_suffered(side.tokens, term) for term in done) if said is not None}
 
 
-def _suffered(tokens: list[str], participle: str) -> bool | None:
-    """Whether what ``participle`` says is done to its subject; None where that is not certain."""
-    if participle not in tokens:
-        return None
-    index = tokens.index(participle) - 1
+def _suffered(tokens: list[str], participle: Term) -> bool | None:
+    """Whether what `participle` says is done to its subject; None where that is not certain."""
+    index = participle.first - 1
     while index > 0 and tokens[index] in BETWEEN:
         index -= 1
     if index < 0:
@@ -187,7 +190,7 @@ def _suffered(tokens: list[str], participle: str) -> bool | None:
         return False
     if tokens[index] in SUBJECTS:
         return index > 0 and tokens[index - 1] in BE
-    if participle == "used" or (tokens[0] in HAVE and "been" not in tokens):
+    if participle.surface == "used" or (tokens[0] in HAVE and "been" not in tokens):
         return False
     before = tokens[: index + 1]
     told = not SCENES.isdisjoint(before) and BE.isdisjoint(before) and tokens[index] not in DETERMINERS

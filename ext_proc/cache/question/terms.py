@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from ext_proc.cache.question import entities, frames, numbers, tables, words
 from ext_proc.cache.question.rewording import ATTRIBUTES
+from ext_proc.cache.question.sentence import NOWHERE, Sentence
 from ext_proc.cache.question.tokens import COMMA
 
 FUNCTION: Final = tables.sections("function")
@@ -57,13 +58,15 @@ class Kind(StrEnum):
 
 
 class Term(NamedTuple):
-    """`key` is compared, `surface` is the word as asked in lower case, `article` is "a" or "the" behind
-    one."""
+    """`key` is compared, `surface` is the word as asked in lower case, `article` is "a" or "the" behind one;
+    `first` and `last` are the places of its first and its last word among the canonical tokens."""
 
     key: str
     surface: str
     kind: Kind
     article: str = ""
+    first: int = NOWHERE
+    last: int = NOWHERE
 
 
 NUMBER: Final = re.compile(r"[-+]?\d[\d.,/]*\Z")
@@ -176,9 +179,10 @@ SOFTWARE: Final = frozenset(
 """Names of software that are ordinary words, but not behind "in" or "on" at the end of a part."""
 
 
-def _gathered(sentence: list[str]) -> list[str]:
+def _gathered(asked: Sentence) -> Sentence:
     """The sentence with "turn X on" as "turn on X", "per day" as "a day", "your policy" as "the policy", and
     "windows" as "Windows" behind a preposition beside another product."""
+    sentence = asked.words
     words = list(sentence)
     for index, word in enumerate(sentence):
         if word in SWITCHED:
@@ -186,8 +190,7 @@ def _gathered(sentence: list[str]) -> list[str]:
                 if words[particle] in ("on", "off") and (
                     particle + 1 == len(words) or words[particle + 1] in PREPOSITIONS | CLAUSES
                 ):
-                    words.insert(index + 1, words.pop(particle))
-                    return words
+                    return Sentence(words, asked.places).moved(particle, index + 1)
                 if words[particle] in PREPOSITIONS or words[particle] in CLAUSES:
                     break
         elif word == "per" and index and sentence[index + 1 : index + 2] and sentence[index + 1] in PERIODS:
@@ -207,16 +210,16 @@ def _gathered(sentence: list[str]) -> list[str]:
             and not TECHNICAL.isdisjoint(sentence)
         ):
             words[index] = "Windows"
-    return words
+    return Sentence(words, asked.places)
 
 
-def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
-    """Terms of canonical tokens; articles and forms of "be" are kept as DROPPED for the frames around them.
+def terms_of(asked: Sentence, names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
+    """Terms of a sentence; articles and forms of "be" are kept as DROPPED for the frames around them.
 
     `names` are lower-case words that stood capitalised within a sentence: they have no synonyms and no
     misspellings.
     """
-    sentence = _gathered(sentence)
+    sentence, places = _gathered(asked)
     bases: list[str] = []
     past: list[bool] = []
     for word in sentence:
@@ -232,7 +235,7 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     index = 0
     article = ""
     while index < len(sentence):
-        word = sentence[index]
+        word, place = sentence[index], places[index]
         key, length = _alike(bases, sentence, index, past[index], recorded[index], beside)
         if (length == 1 and (word in names or word in FUNCTIONAL)) or (
             key in DETACHED and "from" in sentence
@@ -248,16 +251,16 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
                 if key[0] == "@"
                 else _kind(bases[index] if length == 1 else key, word, names, acronyms)
             )
-            found.append(Term(key, word, kind, article))
+            found.append(Term(key, word, kind, article, place, places[index + length - 1]))
             if owning:
                 found.append(OF)
             index += length
         else:
             following = sentence[index + 1] if index + 1 < len(sentence) else COMMA
             if word in ("do", "does") and following in STOPS:
-                found.append(Term("do", word, Kind.WORD))
+                found.append(Term("do", word, Kind.WORD, "", place, place))
             else:
-                found.append(_term(word, bases[index], past[index], names, acronyms, article))
+                found.append(_term(word, bases[index], past[index], names, acronyms, article, place))
             index += 1
         article = ARTICLES.get(word, "") if length == 0 else ""
     return found
@@ -286,20 +289,26 @@ MODAL_KIND: Final = Kind.MODAL
 
 
 def _term(
-    word: str, stem: str, past: bool, names: frozenset[str], acronyms: frozenset[str], article: str
+    word: str,
+    stem: str,
+    past: bool,
+    names: frozenset[str],
+    acronyms: frozenset[str],
+    article: str,
+    place: int,
 ) -> Term:
     if word == COMMA:
-        return Term(word, word, Kind.LINK)
+        return Term(word, word, Kind.LINK, "", place, place)
     if word in DROPPED:
-        return Term("", word, Kind.DROPPED)
+        return Term("", word, Kind.DROPPED, "", place, place)
     if word in PRONOUNS:
-        return Term(PRONOUNS[word], word, Kind.PRONOUN)
+        return Term(PRONOUNS[word], word, Kind.PRONOUN, "", place, place)
     if word in MODALS:
-        return Term(MODALS[word], word, Kind.MODAL)
+        return Term(MODALS[word], word, Kind.MODAL, "", place, place)
     if word in PREPOSITIONS or word in CLAUSES or word == "of":
-        return Term(word, word, Kind.LINK)
+        return Term(word, word, Kind.LINK, "", place, place)
     key = stem + ".ed" if past else stem
-    return Term(key, word, _kind(stem, word, names, acronyms), article)
+    return Term(key, word, _kind(stem, word, names, acronyms), article, place, place)
 
 
 def _kind(stem: str, word: str, names: frozenset[str], acronyms: frozenset[str]) -> Kind:
