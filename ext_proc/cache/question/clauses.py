@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from ext_proc.cache.question import frames, rewording
+from ext_proc.cache.question import frames, rewording, tables
 from ext_proc.cache.question.sentence import Sentence
-from ext_proc.cache.question.terms import CLAUSES, FUNCTION, OF, PREPOSITIONS, Kind, Term, terms_of
+from ext_proc.cache.question.terms import CLAUSES, OF, PREPOSITIONS, Kind, Term, terms_of
 from ext_proc.cache.question.tokens import COMMA
 
 Part = tuple[str, tuple[str, ...]]
@@ -32,7 +32,7 @@ class Clause:
     groups: tuple[Group, ...]
 
 
-SITES: Final = frozenset(word for row in FUNCTION["places"] for word in row.split())
+SITES: Final = tables.words("function", "places")
 AT: Final = Term("at", "at", Kind.LINK)
 PART_TERMS_MAX: Final = 4
 """Longer parts hold more than the object of their preposition, and keep their place."""
@@ -213,14 +213,12 @@ def _names_amount(terms: list[Term]) -> bool:
     return bool(head) and head[-1].key.rpartition(" ")[2].removesuffix(".ed") in rewording.AMOUNTS
 
 
-DAILY: Final = frozenset({"check out", "checkin", "breakfast", "dinner", "lunch"})
+DAILY: Final = frozenset(tables.rows("rewording", "daily"))
 """What takes place each day, so that "when" asks for the time."""
 
 
 NOUN_KINDS: Final = frozenset({Kind.WORD, Kind.ENTITY, Kind.ACRONYM})
-OWNING: Final = frozenset(
-    [("policy", "on"), ("recipe", "for"), ("deadline", "for"), ("definition", "for"), ("requirement", "for")]
-)
+OWNING: Final = frozenset(tuple(row.split()) for row in tables.rows("rewording", "owning"))
 """Things and the preposition that stands for "of" behind them."""
 OPENING_HOURS: Final = Term("opening hours", "open", Kind.WORD)
 
@@ -338,20 +336,6 @@ def _is_site(preposition: str, keys: list[str] | tuple[str, ...]) -> bool:
     )
 
 
-SCREENS: Final = frozenset(
-    [
-        "app",
-        "website",
-        "site",
-        "phone",
-        "account",
-        "computer",
-        "page",
-        "device",
-        "network",
-        "market",
-        "laptop",
-    ]
-)
+SCREENS: Final = tables.words("function", "screens")
 WAYS: Final = frozenset({"from", "to", "via"})
 """Parts of a way are told in any order; what is behind other prepositions may belong to the word before."""

@@ -11,29 +11,27 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from ext_proc.cache.question import words
+from ext_proc.cache.question import tables, words
 from ext_proc.cache.question.guards import Guard
 from ext_proc.cache.question.question import Question
-from ext_proc.cache.question.rewording import SEVERAL, named
+from ext_proc.cache.question.rewording import SEVERAL
 from ext_proc.cache.question.sentence import NOWHERE
-from ext_proc.cache.question.terms import FUNCTIONAL, PERIODS, Kind, Term, section
+from ext_proc.cache.question.terms import FUNCTIONAL, PERIODS, Kind, Term
 
 Difference = tuple[Guard | None, str]
 NONE: Final[Difference] = (None, "")
 
 
-MASS: Final = section("mass")
+MASS: Final = tables.words("function", "mass")
 """Nouns that are a matter without an article and a piece with one: "chicken", "a chicken"."""
-SENSES: Final = section("plural senses")
+SENSES: Final = tables.words("function", "plural senses")
 """Base forms of nouns that mean another thing in the plural."""
-PERSONS: Final = named("persons")
+PERSONS: Final = tables.words("rewording", "persons")
 """What is theirs is not what is called after them: "my student's account" and "my student account"."""
 BE: Final = frozenset(["am", "is", "are", "was", "were", "be", "been", "being"])
 DO: Final = frozenset(["do", "does", "did"])
 HAVE: Final = frozenset(["has", "have", "had"])
-BETWEEN: Final = frozenset(
-    ["not", "never", "already", "yet", "just", "still", "also", "ever", "always", "only"]
-)
+BETWEEN: Final = tables.words("function", "between")
 """May stand between an auxiliary and its participle."""
 SUBJECTS: Final = frozenset(["i", "we", "you", "they", "he", "she", "it", "who"])
 

@@ -11,27 +11,21 @@ from ext_proc.cache.question.rewording import ATTRIBUTES
 from ext_proc.cache.question.sentence import NOWHERE, Sentence
 from ext_proc.cache.question.tokens import COMMA
 
-FUNCTION: Final = tables.sections("function")
+
+def _keyed(heading: str) -> dict[str, str]:
+    items = (item.partition("=") for item in sorted(tables.words("function", heading)))
+    return {word: "@" + key for word, _, key in items}
 
 
-def section(name: str) -> frozenset[str]:
-    """Words of one section of the function words."""
-    return frozenset(word for row in FUNCTION[name] for word in row.split())
-
-
-def _keyed(name: str) -> dict[str, str]:
-    return {word: "@" + key for word, _, key in (item.partition("=") for item in sorted(section(name)))}
-
-
-DROPPED: Final = section("dropped")
+DROPPED: Final = tables.words("function", "dropped")
 PRONOUNS: Final = _keyed("pronouns")
 MODALS: Final = _keyed("modals")
-NEGATIONS: Final = section("negations")
-QUANTIFIERS: Final = section("quantifiers")
-DATES: Final = section("dates")
-CODES: Final = section("codes")
-PREPOSITIONS: Final = section("prepositions")
-CLAUSES: Final = section("clauses")
+NEGATIONS: Final = tables.words("function", "negations")
+QUANTIFIERS: Final = tables.words("function", "quantifiers")
+DATES: Final = tables.words("function", "dates")
+CODES: Final = tables.words("function", "codes")
+PREPOSITIONS: Final = tables.words("function", "prepositions")
+CLAUSES: Final = tables.words("function", "clauses")
 FUNCTIONAL: Final = DROPPED | PRONOUNS.keys() | MODALS.keys() | PREPOSITIONS | CLAUSES | {"of", "not", "no"}
 """Words that are never changed to a base form nor replaced by a word of like meaning on their own."""
 
@@ -164,18 +158,14 @@ def _alike(
     return "", 0
 
 
-SWITCHED: Final = frozenset({"turn", "turning", "turned", "switch", "switching", "switched"})
-PERIODS: Final = frozenset(["day", "night", "week", "month", "year", "hour", "minute", "person"])
-HOUSE: Final = frozenset(
-    ["policy", "policies", "hours", "newsletter", "fees", "prices", "charges", "rates", "times", "menu"]
-)
+SWITCHED: Final = tables.words("rewording", "switched")
+PERIODS: Final = tables.words("function", "periods")
+HOUSE: Final = tables.words("rewording", "house")
 """What a house has but one of: "your return policy" is "the return policy"."""
 TECHNICAL: Final = (CODES | entities.PRODUCTS) - {"windows"}
 
 
-SOFTWARE: Final = frozenset(
-    ["excel", "outlook", "word", "chrome", "safari", "slack", "zoom", "rust", "ruby", "swift", "java", "go"]
-)
+SOFTWARE: Final = tables.words("case", "software")
 """Names of software that are ordinary words, but not behind "in" or "on" at the end of a part."""
 
 
@@ -279,7 +269,7 @@ def _recorded(bases: list[str]) -> list[bool]:
     return found[::-1]
 
 
-DETACHED: Final = frozenset({"remove"})
+DETACHED: Final = tables.words("rewording", "detached")
 """From somewhere, these are not what else they stand for: what is removed from an album is not deleted."""
 OF: Final = Term("of", "of", Kind.LINK)
 ARTICLES: Final = {"a": "a", "an": "a", "the": "the"}
