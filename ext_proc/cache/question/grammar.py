@@ -312,7 +312,7 @@ def _ending(one: Place, other: Place) -> Difference:
 
 ACTING: Final = frozenset(
     ["to", "i", "we", "you", "they", "he", "she", "it", "not", "can", "could", "should", "must", "will",
-     "would", "may", "might", "please", "and", "or", ","]
+     "would", "may", "might", "and", "or", ","]
 )  # fmt: skip
 """Before a verb."""
 

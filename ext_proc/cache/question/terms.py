@@ -127,7 +127,6 @@ BEFORE_VERBS: Final = frozenset(
         "might",
         "and",
         "or",
-        "please",
         "also",
         ",",
         ".",

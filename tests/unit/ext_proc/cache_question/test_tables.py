@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ext_proc.cache.question import tables
+from ext_proc.cache.question import canonical, frames, numbers, tables
 
 TABLES = sorted(path.stem for path in tables.DIRECTORY.iterdir())
 CODE = "".join(path.read_text(encoding="utf-8") for path in tables.DIRECTORY.parent.glob("*.py"))
@@ -25,6 +25,32 @@ def test_a_table_and_each_of_its_sections_is_read_by_name(name: str) -> None:
     for heading in tables.sections(name):
         known = f'"{heading}"' in CODE or f"'{heading}'" in CODE
         assert known or (name == "phrases" and heading.startswith("with ")), heading
+
+
+GONE = {*canonical.SPELLINGS, *canonical.CONTRACTIONS, *numbers.ORDINALS, *frames.ANYWHERE}
+"""No canonical token is one of these."""
+DIGITS = {*numbers.ONES, *numbers.TENS}
+"""Nor one of these, but for "one" behind a few words that no form of asking has before it."""
+
+
+@pytest.mark.parametrize("name", ["frames", "fillers"])
+def test_what_is_looked_for_can_be_there(name: str) -> None:
+    phrases = [
+        (heading, row.partition("=>")[0])
+        for heading in tables.sections(name)
+        for row in tables.rows(name, heading)
+        if heading not in ("anywhere", "said")
+    ]
+    for heading, row in phrases:
+        words = {word for part in row.split() for word in part.split("/")}
+        opens = heading == "leading" and " " not in row
+        assert opens or words.isdisjoint(GONE | DIGITS), row
+
+
+def test_what_is_said_alike_can_be_there_but_for_the_name_of_its_group() -> None:
+    for row in tables.rows("phrases"):
+        for phrase in row.split("|")[1:]:
+            assert GONE.isdisjoint(phrase.split()), row
 
 
 @pytest.fixture
