@@ -247,27 +247,11 @@ def _is_plural(word: str, of: str) -> bool:
         return False
     if of.endswith("s"):
         return word == of + "es"
-    return (
-        word.endswith("s") and not of.endswith("s") and not of.endswith(("ing", "ed"))
-    ) or word in IRREGULAR
+    return (word.endswith("s") and not of.endswith("s") and not of.endswith(("ing", "ed"))) or word in PLURALS
 
 
-IRREGULAR: Final = frozenset(
-    [
-        "children",
-        "men",
-        "women",
-        "feet",
-        "teeth",
-        "mice",
-        "wives",
-        "lives",
-        "knives",
-        "leaves",
-        "halves",
-        "matrices",
-    ]
-)
+PLURALS: Final = frozenset(word for word, _ in tables.pairs("irregular", "plurals"))
+"""Irregular ones that are said of several only."""
 
 
 def _article_moved(pairs: list[tuple[Term, Term]], stored: Question) -> bool:

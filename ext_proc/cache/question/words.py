@@ -8,11 +8,8 @@ from typing import Final
 from ext_proc.cache.question import tables
 
 ENGLISH: Final = tables.words("english")
-_IRREGULAR: Final = tables.pairs("irregular")
-IRREGULAR: Final = {word: base for word, base in _IRREGULAR if not base.endswith("+ed")}
-IRREGULAR_PAST: Final = {
-    word: base.removesuffix("+ed").strip() for word, base in _IRREGULAR if base.endswith("+ed")
-}
+IRREGULAR: Final = dict(tables.pairs("irregular", "plurals", "plurals of one", "others"))
+IRREGULAR_PAST: Final = dict(tables.pairs("irregular", "past"))
 FIXED: Final = tables.words("fixed")
 """Words that look inflected and are words of their own: "news", "building"."""
 NAMES: Final = tables.words("entities")
