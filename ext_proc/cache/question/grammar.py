@@ -162,17 +162,26 @@ def _verb(tokens: list[str]) -> str:
 def _voice(one: Side, other: Side) -> Difference:
     """ "have I been paid" and "have I paid"; "I have been a tenant" and "I have a tenant"."""
     left, right = _suffering(one), _suffering(other)
+    turned = any(
+        {said, told} == {True, False}
+        for key in left.keys() & right.keys()
+        for said, told in zip(left[key], right[key], strict=False)
+    )
+    certain = [{said for told in side.values() for said in told} - {None} for side in (left, right)]
     been = ["been" in side.tokens for side in (one, other)]
     have = [not HAVE.isdisjoint(side.tokens) for side in (one, other)]
-    if (left and right and left != right) or (been[0] != been[1] and all(have)):
+    if turned or (all(certain) and certain[0] != certain[1]) or (been[0] != been[1] and all(have)):
         return Guard.ORDER, "who does it differs"
     return NONE
 
 
-def _suffering(side: Side) -> set[bool]:
-    """What `_suffered` says of each participle, where it is certain."""
-    done = [term for term in side.question.terms if term.key.endswith(".ed") and term.first != NOWHERE]
-    return {said for said in (_suffered(side.tokens, term) for term in done) if said is not None}
+def _suffering(side: Side) -> dict[str, list[bool | None]]:
+    """What `_suffered` says of each participle, by its key and in order."""
+    found: dict[str, list[bool | None]] = defaultdict(list)
+    for term in side.question.terms:
+        if term.key.endswith(".ed") and term.first != NOWHERE:
+            found[term.key].append(_suffered(side.tokens, term))
+    return found
 
 
 def _suffered(tokens: list[str], participle: Term) -> bool | None:
