@@ -92,6 +92,8 @@ VERBS: Final = _phrases("verbs")
 NOUNS: Final = _phrases("nouns")
 RECORDS: Final = _phrases("records")
 PARTICIPLES: Final = _phrases("past")
+BEGINNINGS: Final = frozenset().union(PHRASES, VERBS, NOUNS, RECORDS, PARTICIPLES)
+"""Most words begin no phrase, and are not looked for in each of these."""
 
 
 def _contexts() -> dict[str, tuple[frames.Trie, ...]]:
@@ -139,6 +141,8 @@ def _alike(
 ) -> tuple[str, int]:
     """Key and length of the phrase at `index` that stands for others of like meaning; ("", 0) where none
     does."""
+    if not beside and bases[index] not in BEGINNINGS:
+        return "", 0
     key, length = frames.longest(PHRASES, bases, index)
     for trie in beside:
         bound, taken = frames.longest(trie, bases, index)
