@@ -16,16 +16,15 @@ from ext_proc.cache.question import frames, numbers, tables, words
 from ext_proc.cache.question.rewording import LANGUAGES
 from ext_proc.cache.question.tokens import COMMA, SENTENCE_END
 
-CASED: Final = tables.sections("case")
-CASED_ACRONYMS: Final = frozenset(word for row in CASED["acronyms"] for word in row.split())
+CASED_ACRONYMS: Final = tables.words("case", "acronyms")
 """Lower-case words that are another word in capitals: "us" and "US"."""
-CASED_NAMES: Final = frozenset(word for row in CASED["names"] for word in row.split())
+CASED_NAMES: Final = tables.words("case", "names")
 """Lower-case words that are a name when capitalised: "polish" and "Polish"."""
-CASED_OPENERS: Final = frozenset(word for row in CASED["openers"] for word in row.split())
+CASED_OPENERS: Final = tables.words("case", "openers")
 """Those of them that begin questions as ordinary words: "May I ..."."""
-CERTAIN: Final = {row.split()[0]: frozenset(row.split()[1:]) for row in CASED["certain"]}
+CERTAIN: Final = {row.split()[0]: frozenset(row.split()[1:]) for row in tables.rows("case", "certain")}
 """Words that mean one thing in capitals and without behind certain others: "my PIN"."""
-CAMEL_NAMES: Final = frozenset(word for row in CASED["camel"] for word in row.split())
+CAMEL_NAMES: Final = tables.words("case", "camel")
 """Products written with capitals inside that people also write without."""
 CONTRACTIONS: Final = {left: right.split() for left, right in tables.pairs("contractions")}
 SPELLINGS: Final = dict(tables.pairs("spellings"))
@@ -75,25 +74,7 @@ def quotes_changed(text: str) -> bool:
     return any(word in SPELLINGS or word in SAID or words.base(word)[0] != word for word in quoted)
 
 
-SAID: Final = (
-    frozenset(
-        [
-            "thank",
-            "please",
-            "tell",
-            "know",
-            "regards",
-            "cheers",
-            "hello",
-            "hi",
-            "hey",
-            "sorry",
-            "morning",
-            "kindly",
-        ]
-    )
-    | frames.ANYWHERE
-)
+SAID: Final = tables.words("fillers", "said") | frames.ANYWHERE
 """Taken away around a question; in quotes they are what is asked about."""
 
 
@@ -137,15 +118,13 @@ def _plain(sentence: list[str]) -> list[str]:
 ENDINGS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
 
 
-FILLING: Final = frozenset(["um", "uh", "er", "ta", "tia", "ty"])
+FILLING: Final = tables.words("case", "filling")
 """Said in between in lower case; in capitals they are names."""
 BITS: Final = frozenset(["Mb", "Gb", "Kb", "Tb"])
 """A byte has another letter."""
-TYPES: Final = frozenset(word for row in CASED["types"] for word in row.split())
+TYPES: Final = tables.words("case", "types")
 """In a programming language these are one thing in lower case and another one with a capital."""
-CASED_LETTERS: Final = frozenset(
-    ["vim", "vi", "emacs", "regex", "strftime", "format", "chemistry", "physics", "flag", "option", "date"]
-)
+CASED_LETTERS: Final = tables.words("case", "letters")
 """Beside these a single letter, or one that is repeated ("MM"), has its case for a reason."""
 REPEATED: Final = re.compile(r"([A-Z])\1{0,3}\Z")
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from ext_proc.cache.question import frames, rewording
-from ext_proc.cache.question.terms import CLAUSES, FUNCTION, OF, PREPOSITIONS, Kind, Term, terms_of
+from ext_proc.cache.question import frames, rewording, tables
+from ext_proc.cache.question.sentence import Sentence
+from ext_proc.cache.question.terms import CLAUSES, OF, PREPOSITIONS, Kind, Term, terms_of
 from ext_proc.cache.question.tokens import COMMA
 
 Part = tuple[str, tuple[str, ...]]
@@ -31,29 +32,30 @@ class Clause:
     groups: tuple[Group, ...]
 
 
-SITES: Final = frozenset(word for row in FUNCTION["places"] for word in row.split())
+SITES: Final = tables.words("function", "places")
 AT: Final = Term("at", "at", Kind.LINK)
 PART_TERMS_MAX: Final = 4
 """Longer parts hold more than the object of their preposition, and keep their place."""
 
 
 def read(
-    sentence: list[str], names: frozenset[str], acronyms: frozenset[str]
+    sentence: Sentence, names: frozenset[str], acronyms: frozenset[str]
 ) -> tuple[list[Clause], list[Term]]:
     """Clauses of one sentence of canonical tokens, and the terms in them."""
-    sentence = rewording.plainly(sentence)
-    asked = _asked_at(sentence)
+    sentence = sentence.reworded(rewording.plainly(sentence.words))
+    asked = _asked_at(sentence.words)
     if asked:
-        sentence = [*sentence[:asked], *rewording.plainly(sentence[asked:])]
-        front = sentence[:asked]
-        while front and front[-1] == COMMA:
-            front.pop()
-        if front and (front[0] in PREPOSITIONS or front[0] in CLAUSES):
-            return _fronted(front, sentence[asked:], names, acronyms)
-        if front:
+        front, rest = sentence.part(0, asked), sentence.part(asked)
+        rest = rest.reworded(rewording.plainly(rest.words))
+        while front.words and front.words[-1] == COMMA:
+            front = front.part(0, -1)
+        if front.words and (front.words[0] in PREPOSITIONS or front.words[0] in CLAUSES):
+            return _fronted(front, rest, names, acronyms)
+        if front.words:
             before, terms = _clause(front, names, acronyms)
-            after, more = _clause(sentence[asked:], names, acronyms)
+            after, more = _clause(rest, names, acronyms)
             return [before, after], terms + more
+        sentence = rest
     clause, terms = _clause(sentence, names, acronyms)
     return [clause], terms
 
@@ -77,7 +79,7 @@ def _asked_at(sentence: list[str]) -> int:
 
 
 def _fronted(
-    front: list[str], rest: list[str], names: frozenset[str], acronyms: frozenset[str]
+    front: Sentence, rest: Sentence, names: frozenset[str], acronyms: frozenset[str]
 ) -> tuple[list[Clause], list[Term]]:
     """ "On Sundays, is it open" as "is it open on Sundays"; "if I cancel, ..." as the last group."""
     clause, terms = _clause(rest, names, acronyms)
@@ -95,14 +97,12 @@ def _fronted(
     return [clause], before + terms
 
 
-def _clause(
-    sentence: list[str], names: frozenset[str], acronyms: frozenset[str]
-) -> tuple[Clause, list[Term]]:
-    kind, subject, taken = frames.frame(sentence, 0)
+def _clause(sentence: Sentence, names: frozenset[str], acronyms: frozenset[str]) -> tuple[Clause, list[Term]]:
+    kind, subject, taken = frames.frame(sentence.words, 0)
     if not taken:
-        kind, subject, taken = _form(sentence)
-    terms = [term for term in terms_of(sentence[taken:], names, acronyms) if term.key != ""]
-    searched = kind == "bare" and rewording.OWNED.isdisjoint(sentence)
+        kind, subject, taken = _form(sentence.words)
+    terms = [term for term in terms_of(sentence.part(taken), names, acronyms) if term.key != ""]
+    searched = kind == "bare" and rewording.OWNED.isdisjoint(sentence.words)
     kind, terms = _reworded(kind, _swapped(terms), searched)
     groups = _supposed(kind, _mirrored(_groups(terms)))
     if kind == "howlong" and subject == "future" and groups[0].parts[0][1][-1:] == ("last",):
@@ -171,7 +171,7 @@ def _reworded(kind: str, terms: list[Term], searched: bool) -> tuple[str, list[T
     ):
         return "when", terms
     if kind == "what" and len(terms) > 2 and terms[0].key == "treatment" and terms[1].key == "for":
-        return "howto", [Term("treat", "treatment", Kind.WORD), *terms[2:]]
+        return "howto", [_verb("treat", terms[0]._replace(surface="treatment")), *terms[2:]]
     if kind == "howto":
         return kind, _acted(terms)
     if searched and len(terms) > 1:
@@ -213,14 +213,12 @@ def _names_amount(terms: list[Term]) -> bool:
     return bool(head) and head[-1].key.rpartition(" ")[2].removesuffix(".ed") in rewording.AMOUNTS
 
 
-DAILY: Final = frozenset({"check out", "checkin", "breakfast", "dinner", "lunch"})
+DAILY: Final = frozenset(tables.rows("rewording", "daily"))
 """What takes place each day, so that "when" asks for the time."""
 
 
 NOUN_KINDS: Final = frozenset({Kind.WORD, Kind.ENTITY, Kind.ACRONYM})
-OWNING: Final = frozenset(
-    [("policy", "on"), ("recipe", "for"), ("deadline", "for"), ("definition", "for"), ("requirement", "for")]
-)
+OWNING: Final = frozenset(tuple(row.split()) for row in tables.rows("rewording", "owning"))
 """Things and the preposition that stands for "of" behind them."""
 OPENING_HOURS: Final = Term("opening hours", "open", Kind.WORD)
 
@@ -249,7 +247,12 @@ def _acted(terms: list[Term]) -> list[Term]:
         return terms
     name = terms[end - 1]
     rest = terms[end + 1 :] if links and terms[end].key == "of" else terms[end:]
-    return [Term(rewording.ACTS[name.key], name.surface, Kind.WORD), *terms[: end - 1], *rest]
+    return [_verb(rewording.ACTS[name.key], name), *terms[: end - 1], *rest]
+
+
+def _verb(key: str, name: Term) -> Term:
+    """What is done, for a term that is its name."""
+    return name._replace(key=key, kind=Kind.WORD, article="")
 
 
 def _looked_up(terms: list[Term]) -> tuple[str, list[Term]]:
@@ -333,20 +336,6 @@ def _is_site(preposition: str, keys: list[str] | tuple[str, ...]) -> bool:
     )
 
 
-SCREENS: Final = frozenset(
-    [
-        "app",
-        "website",
-        "site",
-        "phone",
-        "account",
-        "computer",
-        "page",
-        "device",
-        "network",
-        "market",
-        "laptop",
-    ]
-)
+SCREENS: Final = tables.words("function", "screens")
 WAYS: Final = frozenset({"from", "to", "via"})
 """Parts of a way are told in any order; what is behind other prepositions may belong to the word before."""

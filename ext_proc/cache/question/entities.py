@@ -6,14 +6,9 @@ from typing import Final
 
 from ext_proc.cache.question import tables
 
-NAMES: Final = tables.sections("entities")
-PLACES: Final = frozenset(
-    word for name in ("places", "peoples") for row in NAMES[name] for word in row.split()
-)
+PLACES: Final = tables.words("entities", "places", "peoples")
 """Countries, cities, regions, languages and peoples, in lower case."""
-PRODUCTS: Final = frozenset(
-    word for name in ("products", "medicines", "people") for row in NAMES[name] for word in row.split()
-)
+PRODUCTS: Final = tables.words("entities", "products", "medicines", "people")
 """Products, firms, medicines and first names, in lower case."""
 TITLE_WORDS_MIN: Final = 3
 """From this many words on, a text whose words are nearly all capitalised tells nothing by its capitals."""

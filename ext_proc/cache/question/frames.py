@@ -57,6 +57,10 @@ def _trie(entries: list[tuple[str, Any]]) -> Trie:
     return root
 
 
+def _phrases(heading: str) -> Trie:
+    return _trie([(row, "") for row in tables.rows("fillers", heading)])
+
+
 def longest(trie: Trie, words: list[str], start: int = 0) -> tuple[Any, int]:
     """Value and length of the longest phrase of `trie` that `words` has at `start`; (None, 0) where none
     is."""
@@ -72,43 +76,19 @@ def longest(trie: Trie, words: list[str], start: int = 0) -> tuple[Any, int]:
     return found
 
 
-FILLERS: Final = tables.sections("fillers")
-LEADING: Final = _trie([(row, "") for row in FILLERS["leading"]])
+LEADING: Final = _phrases("leading")
 """Said before a question; taken away where the question goes on as one."""
-INTRODUCTIONS: Final = _trie([(row, "") for row in FILLERS["introductions"]])
+INTRODUCTIONS: Final = _phrases("introductions")
 """Said before a question that then may have the order of a statement: "could you tell me when the shop
 opens"."""
-TRAILING: Final = _trie([(" ".join(reversed(row.split())), "") for row in FILLERS["trailing"]])
+TRAILING: Final = _trie([(" ".join(reversed(row.split())), "") for row in tables.rows("fillers", "trailing")])
 """Said after a question, read from the end."""
-ANYWHERE: Final = frozenset(word for row in FILLERS["anywhere"] for word in row.split())
-ALONE: Final = _trie([(row, "") for row in FILLERS["alone"]])
+ANYWHERE: Final = tables.words("fillers", "anywhere")
+ALONE: Final = _phrases("alone")
 """Whole sentences that say nothing."""
-OPENERS: Final = frozenset(row.split()[0] for row in FILLERS["leading"] if len(row.split()) == 1)
-CONTINUES: Final = ASKING | frozenset(
-    [
-        "i",
-        "my",
-        "we",
-        "our",
-        "you",
-        "your",
-        "the",
-        "a",
-        "an",
-        "in",
-        "on",
-        "at",
-        "if",
-        "to",
-        "for",
-        "there",
-        "please",
-        "is",
-        "it",
-        "cancel",
-    ]
-)
-FRAMES: Final = _trie([(left, right) for left, right in tables.pairs("frames")])
+OPENERS: Final = frozenset(row for row in tables.rows("fillers", "leading") if " " not in row)
+CONTINUES: Final = ASKING | tables.words("fillers", "continues")
+FRAMES: Final = _trie(tables.pairs("frames"))
 """Forms of asking at the beginning of a sentence, each to "type subject"."""
 HOW_DO_I: Final = ("how", "do", "i")
 PLAIN_HOW: Final = _trie([(row, "") for row in ("how can/could/would i", "how to", "how do i go about")])
@@ -186,15 +166,9 @@ def _inverted(words: list[str]) -> list[str]:
     return []
 
 
-STOPPING: Final = ASKING | frozenset(
-    ["happens", "happened", "come", "in", "on", "at", "for", "from", "to", "with", "by", "about", "of",
-     "and", "or", "if", "that", "not", "else"]
-)  # fmt: skip
+STOPPING: Final = ASKING | tables.words("rewording", "stopping")
 """None of these stands between "what" and the one who acts: "what size I should order"."""
-UNSURE: Final = frozenset(
-    ["who", "which", "that", "and", "or", "not", "never", "still", "already", "also", "just", "only",
-     "always", "even", "both", "all", "ever", "really", "actually", "put", "cut", "set", "let", "hit"]
-)  # fmt: skip
+UNSURE: Final = tables.words("rewording", "unsure")
 """Behind these, or with these as the verb, a statement is not turned."""
 
 
@@ -219,11 +193,11 @@ def _leading(words: list[str]) -> int:
     return start
 
 
-PAUSED: Final = frozenset({"right", "help", "ok", "okay"})
+PAUSED: Final = tables.words("fillers", "paused")
 """Alone these say nothing before a pause or a form of asking only: "right to buy", "help to buy"."""
-INTENTIONS: Final = _trie([(row, "") for row in FILLERS["intentions"]])
+INTENTIONS: Final = _phrases("intentions")
 """Said of what one wants to do: with it "how do I do that" asks nothing more."""
-REPEATED: Final = _trie([(row, "") for row in FILLERS["repeated"]])
+REPEATED: Final = _phrases("repeated")
 
 
 def asks_again(before: list[str], words: list[str]) -> bool:
@@ -238,27 +212,7 @@ def _trailing(words: list[str]) -> int:
     return length
 
 
-NAMING: Final = frozenset(
-    [
-        "say",
-        "for",
-        "word",
-        "mean",
-        "with",
-        "to",
-        "my",
-        "a",
-        "an",
-        "the",
-        "your",
-        "of",
-        "about",
-        "as",
-        "is",
-        "and",
-        "or",
-    ]
-)
+NAMING: Final = tables.words("fillers", "named")
 """Behind these thanks are the thing itself: "talk to my folks", "the Italian for please"."""
 
 

@@ -11,28 +11,27 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from ext_proc.cache.question import words
+from ext_proc.cache.question import tables, words
 from ext_proc.cache.question.guards import Guard
 from ext_proc.cache.question.question import Question
-from ext_proc.cache.question.rewording import SEVERAL, named
-from ext_proc.cache.question.terms import FUNCTIONAL, PERIODS, Kind, Term, section
+from ext_proc.cache.question.rewording import SEVERAL
+from ext_proc.cache.question.sentence import NOWHERE
+from ext_proc.cache.question.terms import FUNCTIONAL, PERIODS, Kind, Term
 
 Difference = tuple[Guard | None, str]
 NONE: Final[Difference] = (None, "")
 
 
-MASS: Final = section("mass")
+MASS: Final = tables.words("function", "mass")
 """Nouns that are a matter without an article and a piece with one: "chicken", "a chicken"."""
-SENSES: Final = section("plural senses")
+SENSES: Final = tables.words("function", "plural senses")
 """Base forms of nouns that mean another thing in the plural."""
-PERSONS: Final = named("persons")
+PERSONS: Final = tables.words("rewording", "persons")
 """What is theirs is not what is called after them: "my student's account" and "my student account"."""
 BE: Final = frozenset(["am", "is", "are", "was", "were", "be", "been", "being"])
 DO: Final = frozenset(["do", "does", "did"])
 HAVE: Final = frozenset(["has", "have", "had"])
-BETWEEN: Final = frozenset(
-    ["not", "never", "already", "yet", "just", "still", "also", "ever", "always", "only"]
-)
+BETWEEN: Final = tables.words("function", "between")
 """May stand between an auxiliary and its participle."""
 SUBJECTS: Final = frozenset(["i", "we", "you", "they", "he", "she", "it", "who"])
 
@@ -73,22 +72,26 @@ class Side:
 
 
 class Place:
-    """A term where it stands."""
+    """A word of a term where it stands."""
 
     def __init__(self, term: Term, side: Side) -> None:
-        """The first of its surface."""
+        """The first word of the term; without a place of its own it counts as the first of the question."""
         self.term, self.side = term, side
         self.surface = term.surface
-        self.index = side.tokens.index(term.surface) if term.surface in side.tokens else 0
-        self.before = side.tokens[self.index - 1] if self.index else ""
+        self.index = max(term.first, 0)
+
+    @property
+    def before(self) -> str:
+        """The token before it, empty at the beginning."""
+        return self.side.tokens[self.index - 1] if self.index else ""
 
     @property
     def last(self) -> Place:
-        """The second word of a phrase, where it stands."""
-        word = self.side.tokens[self.index + 1] if self.index + 1 < len(self.side.tokens) else self.surface
-        found = Place(self.term._replace(surface=word), self.side)
-        found.index = self.index + 1
-        return found
+        """The last word of a phrase, where it stands."""
+        if self.term.last in (self.term.first, NOWHERE):
+            return self
+        term = self.term._replace(surface=self.side.tokens[self.term.last], first=self.term.last)
+        return Place(term, self.side)
 
     @property
     def after(self) -> str:
@@ -159,24 +162,31 @@ def _verb(tokens: list[str]) -> str:
 def _voice(one: Side, other: Side) -> Difference:
     """ "have I been paid" and "have I paid"; "I have been a tenant" and "I have a tenant"."""
     left, right = _suffering(one), _suffering(other)
+    turned = any(
+        {said, told} == {True, False}
+        for key in left.keys() & right.keys()
+        for said, told in zip(left[key], right[key], strict=False)
+    )
+    certain = [{said for told in side.values() for said in told} - {None} for side in (left, right)]
     been = ["been" in side.tokens for side in (one, other)]
     have = [not HAVE.isdisjoint(side.tokens) for side in (one, other)]
-    if (left and right and left != right) or (been[0] != been[1] and all(have)):
+    if turned or (all(certain) and certain[0] != certain[1]) or (been[0] != been[1] and all(have)):
         return Guard.ORDER, "who does it differs"
     return NONE
 
 
-def _suffering(side: Side) -> set[bool]:
-    """What `_suffered` says of each participle, where it is certain."""
-    done = [term.surface for term in side.question.terms if term.key.endswith(".ed")]
-    return {said for said in (_suffered(side.tokens, surface) for surface in done) if said is not None}
+def _suffering(side: Side) -> dict[str, list[bool | None]]:
+    """What `_suffered` says of each participle, by its key and in order."""
+    found: dict[str, list[bool | None]] = defaultdict(list)
+    for term in side.question.terms:
+        if term.key.endswith(".ed") and term.first != NOWHERE:
+            found[term.key].append(_suffered(side.tokens, term))
+    return found
 
 
-def _suffered(tokens: list[str], participle: str) -> bool | None:
-    """Whether what ``participle`` says is done to its subject; None where that is not certain."""
-    if participle not in tokens:
-        return None
-    index = tokens.index(participle) - 1
+def _suffered(tokens: list[str], participle: Term) -> bool | None:
+    """Whether what `participle` says is done to its subject; None where that is not certain."""
+    index = participle.first - 1
     while index > 0 and tokens[index] in BETWEEN:
         index -= 1
     if index < 0:
@@ -187,7 +197,7 @@ def _suffered(tokens: list[str], participle: str) -> bool | None:
         return False
     if tokens[index] in SUBJECTS:
         return index > 0 and tokens[index - 1] in BE
-    if participle == "used" or (tokens[0] in HAVE and "been" not in tokens):
+    if participle.surface == "used" or (tokens[0] in HAVE and "been" not in tokens):
         return False
     before = tokens[: index + 1]
     told = not SCENES.isdisjoint(before) and BE.isdisjoint(before) and tokens[index] not in DETERMINERS
@@ -246,27 +256,11 @@ def _is_plural(word: str, of: str) -> bool:
         return False
     if of.endswith("s"):
         return word == of + "es"
-    return (
-        word.endswith("s") and not of.endswith("s") and not of.endswith(("ing", "ed"))
-    ) or word in IRREGULAR
+    return (word.endswith("s") and not of.endswith("s") and not of.endswith(("ing", "ed"))) or word in PLURALS
 
 
-IRREGULAR: Final = frozenset(
-    [
-        "children",
-        "men",
-        "women",
-        "feet",
-        "teeth",
-        "mice",
-        "wives",
-        "lives",
-        "knives",
-        "leaves",
-        "halves",
-        "matrices",
-    ]
-)
+PLURALS: Final = frozenset(word for word, _ in tables.pairs("irregular", "plurals"))
+"""Irregular ones that are said of several only."""
 
 
 def _article_moved(pairs: list[tuple[Term, Term]], stored: Question) -> bool:
@@ -311,7 +305,7 @@ def _ending(one: Place, other: Place) -> Difference:
 
 ACTING: Final = frozenset(
     ["to", "i", "we", "you", "they", "he", "she", "it", "not", "can", "could", "should", "must", "will",
-     "would", "may", "might", "please", "and", "or", ","]
+     "would", "may", "might", "and", "or", ","]
 )  # fmt: skip
 """Before a verb."""
 

@@ -73,9 +73,7 @@ ORDINALS: Final = {
 }
 """Not "second", which is also a unit of time."""
 CLOCK: Final = re.compile(r"(\d{1,2})(?:[:.](\d{2}))?(?::(\d{2}))?\s?([ap])?\.?m?\.?", re.IGNORECASE)
-PRONOUN_ONE: Final = frozenset(
-    ["which", "this", "that", "the", "another", "any", "every", "each", "no", "good", "new", "right", "wrong"]
-)
+PRONOUN_ONE: Final = tables.words("function", "before one")
 """Before "one", these make it a pronoun."""
 
 

@@ -7,24 +7,6 @@ from typing import Final
 from ext_proc.cache.question import tables, words
 from ext_proc.cache.question.guards import Guard
 
-NEGATIVE_PREFIXES: Final = ("un", "non", "dis", "in", "im", "ir", "il", "mis", "de", "anti", "a")
-OTHER_PREFIXES: Final = (
-    "re",
-    "pre",
-    "post",
-    "over",
-    "under",
-    "self",
-    "semi",
-    "multi",
-    "sub",
-    "inter",
-    "ex",
-    "co",
-    "bi",
-    "mono",
-)
-
 
 def _antonyms() -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
@@ -56,7 +38,7 @@ def between(left: str, right: str) -> Guard | None:
     return None
 
 
-PREFIXES: Final = frozenset(NEGATIVE_PREFIXES + OTHER_PREFIXES)
+PREFIXES: Final = tables.words("affixes", "opposite")
 
 
 def is_polar(key: str) -> bool:

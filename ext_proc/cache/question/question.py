@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ext_proc.cache.question import canonical, clauses, entities, language, text, tokens
+from ext_proc.cache.question.sentence import Sentence
 from ext_proc.cache.question.terms import Kind, Term
 
 ENGLISH: Final = "en"
@@ -63,7 +64,10 @@ def of_tokens(plain: list[str], names: frozenset[str], acronyms: frozenset[str])
     """The question of canonical tokens; `names` and `acronyms` as `entities.names_of` found them."""
     read_clauses: list[clauses.Clause] = []
     terms: list[Term] = []
-    for sentence in canonical.sentences(plain):
+    place = 0
+    for words in canonical.sentences(plain):
+        sentence = Sentence(words, range(place, place + len(words)))
+        place += len(words) + 1  # behind a sentence stands its end
         found, more = clauses.read(sentence, names, acronyms)
         read_clauses.extend(found)
         terms.extend(more)

@@ -12,32 +12,24 @@ from ext_proc.cache.question import frames, tables
 from ext_proc.cache.question.tokens import COMMA
 from ext_proc.cache.question.words import base
 
-NAMED: Final = tables.sections("rewording")
-
-
-def named(section: str) -> frozenset[str]:
-    """Words of a section."""
-    return frozenset(word for row in NAMED[section] for word in row.split())
-
-
-THINGS: Final = named("explained")
+THINGS: Final = tables.words("rewording", "explained")
 """Behind "explain the", these make it "what is the"."""
-OWNED: Final = named("owned")
+OWNED: Final = tables.words("rewording", "owned")
 """A thing behind one of these is a certain one, which "explain" may take apart and "what is" may name."""
-ATTRIBUTES: Final = named("attributes")
+ATTRIBUTES: Final = tables.words("rewording", "attributes")
 """What a thing has one of, so that "the X of Y" is "the Y X" and "X of Y" alone asks what it is."""
-ACTS: Final = dict(row.split() for row in NAMED["acts"])
+ACTS: Final = dict(row.split() for row in tables.rows("rewording", "acts"))
 """Names of acts and their verbs, alike behind "what is the process for"."""
-FIRMS: Final = named("firm")
+FIRMS: Final = tables.words("rewording", "firm")
 """Acts of a firm: "how do you process a return" asks how it does, not how I do."""
-SEVERAL: Final = named("several")
+SEVERAL: Final = tables.words("rewording", "several")
 """Acts that one thing and several are put to in different ways."""
-AMOUNTS: Final = named("amounts")
+AMOUNTS: Final = tables.words("rewording", "amounts")
 """Of these "how much is" asks how large they are, not what they cost."""
-SELF_SERVICE: Final = named("self service")
+SELF_SERVICE: Final = tables.words("rewording", "self service")
 """Acts that only the one who asks can do: "reset voicemail pin" can only ask how."""
-TELLING: Final = frozenset({"explain", "describe", "define", "list", "tell", "give"})
-USUALLY: Final = frozenset({"usually", "normally", "typically", "generally"})
+TELLING: Final = tables.words("rewording", "telling")
+USUALLY: Final = tables.words("rewording", "usually")
 MEASURED: Final = frozenset({"long", "much"})
 NOUNS_MAX: Final = 4
 """Longer names of a thing are left where they stand."""
@@ -172,7 +164,7 @@ def _needed(sentence: list[str]) -> list[str]:
     return sentence
 
 
-PASSIVE: Final = frozenset({"needed", "required", "necessary"})
+PASSIVE: Final = tables.words("rewording", "needed")
 
 
 def _searched(sentence: list[str]) -> list[str]:
@@ -196,7 +188,7 @@ def _searched(sentence: list[str]) -> list[str]:
         return [*frames.HOW_DO_I, sentence[-1], *sentence[:-3]]
     if not OWNED.isdisjoint(sentence) or COMMA in sentence or len(sentence) > 8:
         return sentence
-    if sentence[0] in LANGUAGES and sentence[1] in CODED and LINKS_NEAR.isdisjoint(sentence):
+    if sentence[0] in LANGUAGES and sentence[1] in CODED and NO_WAY.isdisjoint(sentence):
         return [*frames.HOW_DO_I, *sentence[1:], "in", sentence[0]]
     if sentence[-1] in LANGUAGES and sentence[0] in CODED and sentence[-2] not in LINKS:
         return [*frames.HOW_DO_I, *sentence[:-1], "in", sentence[-1]]
@@ -205,44 +197,14 @@ def _searched(sentence: list[str]) -> list[str]:
     return sentence
 
 
-LANGUAGES: Final = frozenset(
-    ["python", "java", "Java", "javascript", "typescript", "js", "ts", "ruby", "Ruby", "rust", "Rust",
-     "golang", "kotlin", "scala", "perl", "php", "PHP", "sql", "SQL", "bash", "c#", "c++", "C#", "C++",
-     "swift", "Swift", "postgresql", "mysql"]
-)  # fmt: skip
-CODED: Final = frozenset(
-    ["reverse", "sort", "remove", "delete", "split", "join", "convert", "read", "check", "iterate", "loop",
-     "count", "parse", "merge", "filter", "replace", "rename", "append", "concatenate", "get", "find",
-     "export", "import", "open", "create", "declare", "initialize", "compare", "flatten", "round", "trim",
-     "call", "throw", "catch"]
-)  # fmt: skip
+LANGUAGES: Final = tables.words("rewording", "languages")
+CODED: Final = tables.words("rewording", "coding")
 """Verbs of the trade: "python reverse string" asks how to reverse a string in Python."""
-LINKS_NEAR: Final = frozenset(
-    [
-        "vs",
-        "versus",
-        "not",
-        "no",
-        "error",
-        "without",
-        "or",
-        "method",
-        "function",
-        "example",
-        "syntax",
-        "meaning",
-        "limit",
-    ]
-)
+NO_WAY: Final = tables.words("rewording", "no way")
 """With one of these, words of the trade name a thing or a trouble and ask for no way to do it."""
 NEGATED: Final = frozenset(["is", "are", "do", "does", "did", "can", "will", "was"])
 """Behind "why" these may stand apart from their "not"."""
-SAYING: Final = frozenset(
-    ["say", "says", "show", "read", "tell", "ask", "report", "mean", "display", "recommend", "advise",
-     "suggest", "try", "prefer", "choose", "decide", "warn", "want", "promise", "better", "best", "most",
-     "many", "much", "few", "several", "both", "half", "all", "any", "some", "every", "only", "always",
-     "often", "usually", "still", "everyone", "everything", "it's", "that"]
-)  # fmt: skip
+SAYING: Final = tables.words("rewording", "saying")
 """With one of these a "not" further on may deny something else than the verb it stands before."""
 
 

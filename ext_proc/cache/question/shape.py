@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ext_proc.cache.question import grammar, rewording
+from ext_proc.cache.question import grammar, rewording, tables
 from ext_proc.cache.question.clauses import Clause, Group
 from ext_proc.cache.question.guards import Guard
 from ext_proc.cache.question.question import Question
@@ -36,8 +36,8 @@ CONDITIONS: Final = frozenset(
         "whereas",
     ]
 )
-HAPPENINGS: Final = rewording.named("happenings")
-ANYBODYS: Final = rewording.named("anybody")
+HAPPENINGS: Final = tables.words("rewording", "happenings")
+ANYBODYS: Final = tables.words("rewording", "anybody")
 """Acts that are done alike whoever does them."""
 MINE: Final = "@my"
 

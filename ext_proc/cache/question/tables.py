@@ -6,38 +6,40 @@ from pathlib import Path
 from typing import Final
 
 DIRECTORY: Final = Path(__file__).resolve().parent / "tables"
-"""Each file states its source in its first lines; `#` begins a comment."""
-
-
-def rows(name: str) -> list[str]:
-    """Lines of the table `name`, without comments and blank lines; OSError where it is missing."""
-    text = (DIRECTORY / f"{name}.txt").read_text(encoding="utf-8")
-    stripped = (line.partition("# ")[0].strip() for line in text.splitlines() if not line.startswith("#"))
-    return [line for line in stripped if line]
-
-
-def words(name: str) -> frozenset[str]:
-    """All words of a table, separated by white space."""
-    return frozenset(word for row in rows(name) for word in row.split())
+"""Each file states its source in its first lines; a line that begins with `#` is a comment."""
 
 
 def sections(name: str) -> dict[str, list[str]]:
-    """Rows under their `[section]` headings."""
+    """Rows of the table `name` under their `[section]` headings, those before the first one under "";
+    OSError where the table is missing."""
     found: dict[str, list[str]] = {}
     heading = ""
-    for row in rows(name):
+    for line in (DIRECTORY / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        row = line.strip()
         if row.startswith("[") and row.endswith("]"):
             heading = row[1:-1]
             found.setdefault(heading, [])
-        else:
-            found[heading].append(row)
+        elif row and not row.startswith("#"):
+            found.setdefault(heading, []).append(row)
     return found
 
 
-def pairs(name: str) -> list[tuple[str, str]]:
+def rows(name: str, *headings: str) -> list[str]:
+    """Rows of those sections, of the whole table where none is named; KeyError where a section is
+    missing."""
+    found = sections(name)
+    return [row for heading in headings or found for row in found[heading]]
+
+
+def words(name: str, *headings: str) -> frozenset[str]:
+    """Words of those sections, of the whole table where none is named, separated by white space."""
+    return frozenset(word for row in rows(name, *headings) for word in row.split())
+
+
+def pairs(name: str, *headings: str) -> list[tuple[str, str]]:
     """Rows `left => right`; several left sides are separated by `|`."""
     found: list[tuple[str, str]] = []
-    for row in rows(name):
+    for row in rows(name, *headings):
         left, _, right = row.partition("=>")
         found.extend((side.strip(), right.strip()) for side in left.split("|"))
     return found

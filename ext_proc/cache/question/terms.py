@@ -8,29 +8,24 @@ from typing import Final, NamedTuple
 
 from ext_proc.cache.question import entities, frames, numbers, tables, words
 from ext_proc.cache.question.rewording import ATTRIBUTES
+from ext_proc.cache.question.sentence import NOWHERE, Sentence
 from ext_proc.cache.question.tokens import COMMA
 
-FUNCTION: Final = tables.sections("function")
+
+def _keyed(heading: str) -> dict[str, str]:
+    items = (item.partition("=") for item in sorted(tables.words("function", heading)))
+    return {word: "@" + key for word, _, key in items}
 
 
-def section(name: str) -> frozenset[str]:
-    """Words of one section of the function words."""
-    return frozenset(word for row in FUNCTION[name] for word in row.split())
-
-
-def _keyed(name: str) -> dict[str, str]:
-    return {word: "@" + key for word, _, key in (item.partition("=") for item in sorted(section(name)))}
-
-
-DROPPED: Final = section("dropped")
+DROPPED: Final = tables.words("function", "dropped")
 PRONOUNS: Final = _keyed("pronouns")
 MODALS: Final = _keyed("modals")
-NEGATIONS: Final = section("negations")
-QUANTIFIERS: Final = section("quantifiers")
-DATES: Final = section("dates")
-CODES: Final = section("codes")
-PREPOSITIONS: Final = section("prepositions")
-CLAUSES: Final = section("clauses")
+NEGATIONS: Final = tables.words("function", "negations")
+QUANTIFIERS: Final = tables.words("function", "quantifiers")
+DATES: Final = tables.words("function", "dates")
+CODES: Final = tables.words("function", "codes")
+PREPOSITIONS: Final = tables.words("function", "prepositions")
+CLAUSES: Final = tables.words("function", "clauses")
 FUNCTIONAL: Final = DROPPED | PRONOUNS.keys() | MODALS.keys() | PREPOSITIONS | CLAUSES | {"of", "not", "no"}
 """Words that are never changed to a base form nor replaced by a word of like meaning on their own."""
 
@@ -57,13 +52,15 @@ class Kind(StrEnum):
 
 
 class Term(NamedTuple):
-    """`key` is compared, `surface` is the word as asked in lower case, `article` is "a" or "the" behind
-    one."""
+    """`key` is compared, `surface` is the word as asked in lower case, `article` is "a" or "the" behind one;
+    `first` and `last` are the places of its first and its last word among the canonical tokens."""
 
     key: str
     surface: str
     kind: Kind
     article: str = ""
+    first: int = NOWHERE
+    last: int = NOWHERE
 
 
 NUMBER: Final = re.compile(r"[-+]?\d[\d.,/]*\Z")
@@ -95,6 +92,8 @@ VERBS: Final = _phrases("verbs")
 NOUNS: Final = _phrases("nouns")
 RECORDS: Final = _phrases("records")
 PARTICIPLES: Final = _phrases("past")
+BEGINNINGS: Final = frozenset().union(PHRASES, VERBS, NOUNS, RECORDS, PARTICIPLES)
+"""Most words begin no phrase, and are not looked for in each of these."""
 
 
 def _contexts() -> dict[str, tuple[frames.Trie, ...]]:
@@ -130,7 +129,6 @@ BEFORE_VERBS: Final = frozenset(
         "might",
         "and",
         "or",
-        "please",
         "also",
         ",",
         ".",
@@ -143,6 +141,8 @@ def _alike(
 ) -> tuple[str, int]:
     """Key and length of the phrase at `index` that stands for others of like meaning; ("", 0) where none
     does."""
+    if not beside and bases[index] not in BEGINNINGS:
+        return "", 0
     key, length = frames.longest(PHRASES, bases, index)
     for trie in beside:
         bound, taken = frames.longest(trie, bases, index)
@@ -161,24 +161,21 @@ def _alike(
     return "", 0
 
 
-SWITCHED: Final = frozenset({"turn", "turning", "turned", "switch", "switching", "switched"})
-PERIODS: Final = frozenset(["day", "night", "week", "month", "year", "hour", "minute", "person"])
-HOUSE: Final = frozenset(
-    ["policy", "policies", "hours", "newsletter", "fees", "prices", "charges", "rates", "times", "menu"]
-)
+SWITCHED: Final = tables.words("rewording", "switched")
+PERIODS: Final = tables.words("function", "periods")
+HOUSE: Final = tables.words("rewording", "house")
 """What a house has but one of: "your return policy" is "the return policy"."""
 TECHNICAL: Final = (CODES | entities.PRODUCTS) - {"windows"}
 
 
-SOFTWARE: Final = frozenset(
-    ["excel", "outlook", "word", "chrome", "safari", "slack", "zoom", "rust", "ruby", "swift", "java", "go"]
-)
+SOFTWARE: Final = tables.words("case", "software")
 """Names of software that are ordinary words, but not behind "in" or "on" at the end of a part."""
 
 
-def _gathered(sentence: list[str]) -> list[str]:
+def _gathered(asked: Sentence) -> Sentence:
     """The sentence with "turn X on" as "turn on X", "per day" as "a day", "your policy" as "the policy", and
     "windows" as "Windows" behind a preposition beside another product."""
+    sentence = asked.words
     words = list(sentence)
     for index, word in enumerate(sentence):
         if word in SWITCHED:
@@ -186,8 +183,7 @@ def _gathered(sentence: list[str]) -> list[str]:
                 if words[particle] in ("on", "off") and (
                     particle + 1 == len(words) or words[particle + 1] in PREPOSITIONS | CLAUSES
                 ):
-                    words.insert(index + 1, words.pop(particle))
-                    return words
+                    return Sentence(words, asked.places).moved(particle, index + 1)
                 if words[particle] in PREPOSITIONS or words[particle] in CLAUSES:
                     break
         elif word == "per" and index and sentence[index + 1 : index + 2] and sentence[index + 1] in PERIODS:
@@ -207,16 +203,16 @@ def _gathered(sentence: list[str]) -> list[str]:
             and not TECHNICAL.isdisjoint(sentence)
         ):
             words[index] = "Windows"
-    return words
+    return Sentence(words, asked.places)
 
 
-def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
-    """Terms of canonical tokens; articles and forms of "be" are kept as DROPPED for the frames around them.
+def terms_of(asked: Sentence, names: frozenset[str], acronyms: frozenset[str]) -> list[Term]:
+    """Terms of a sentence; articles and forms of "be" are kept as DROPPED for the frames around them.
 
     `names` are lower-case words that stood capitalised within a sentence: they have no synonyms and no
     misspellings.
     """
-    sentence = _gathered(sentence)
+    sentence, places = _gathered(asked)
     bases: list[str] = []
     past: list[bool] = []
     for word in sentence:
@@ -232,7 +228,7 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
     index = 0
     article = ""
     while index < len(sentence):
-        word = sentence[index]
+        word, place = sentence[index], places[index]
         key, length = _alike(bases, sentence, index, past[index], recorded[index], beside)
         if (length == 1 and (word in names or word in FUNCTIONAL)) or (
             key in DETACHED and "from" in sentence
@@ -248,16 +244,16 @@ def terms_of(sentence: list[str], names: frozenset[str], acronyms: frozenset[str
                 if key[0] == "@"
                 else _kind(bases[index] if length == 1 else key, word, names, acronyms)
             )
-            found.append(Term(key, word, kind, article))
+            found.append(Term(key, word, kind, article, place, places[index + length - 1]))
             if owning:
                 found.append(OF)
             index += length
         else:
             following = sentence[index + 1] if index + 1 < len(sentence) else COMMA
             if word in ("do", "does") and following in STOPS:
-                found.append(Term("do", word, Kind.WORD))
+                found.append(Term("do", word, Kind.WORD, "", place, place))
             else:
-                found.append(_term(word, bases[index], past[index], names, acronyms, article))
+                found.append(_term(word, bases[index], past[index], names, acronyms, article, place))
             index += 1
         article = ARTICLES.get(word, "") if length == 0 else ""
     return found
@@ -276,7 +272,7 @@ def _recorded(bases: list[str]) -> list[bool]:
     return found[::-1]
 
 
-DETACHED: Final = frozenset({"remove"})
+DETACHED: Final = tables.words("rewording", "detached")
 """From somewhere, these are not what else they stand for: what is removed from an album is not deleted."""
 OF: Final = Term("of", "of", Kind.LINK)
 ARTICLES: Final = {"a": "a", "an": "a", "the": "the"}
@@ -286,20 +282,26 @@ MODAL_KIND: Final = Kind.MODAL
 
 
 def _term(
-    word: str, stem: str, past: bool, names: frozenset[str], acronyms: frozenset[str], article: str
+    word: str,
+    stem: str,
+    past: bool,
+    names: frozenset[str],
+    acronyms: frozenset[str],
+    article: str,
+    place: int,
 ) -> Term:
     if word == COMMA:
-        return Term(word, word, Kind.LINK)
+        return Term(word, word, Kind.LINK, "", place, place)
     if word in DROPPED:
-        return Term("", word, Kind.DROPPED)
+        return Term("", word, Kind.DROPPED, "", place, place)
     if word in PRONOUNS:
-        return Term(PRONOUNS[word], word, Kind.PRONOUN)
+        return Term(PRONOUNS[word], word, Kind.PRONOUN, "", place, place)
     if word in MODALS:
-        return Term(MODALS[word], word, Kind.MODAL)
+        return Term(MODALS[word], word, Kind.MODAL, "", place, place)
     if word in PREPOSITIONS or word in CLAUSES or word == "of":
-        return Term(word, word, Kind.LINK)
+        return Term(word, word, Kind.LINK, "", place, place)
     key = stem + ".ed" if past else stem
-    return Term(key, word, _kind(stem, word, names, acronyms), article)
+    return Term(key, word, _kind(stem, word, names, acronyms), article, place, place)
 
 
 def _kind(stem: str, word: str, names: frozenset[str], acronyms: frozenset[str]) -> Kind:

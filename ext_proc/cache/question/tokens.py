@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ext_proc.cache.question import numbers
+from ext_proc.cache.question import numbers, tables
 
 SENTENCE_END: Final = "."
 COMMA: Final = ","
@@ -43,29 +43,10 @@ TOKEN: Final = re.compile(  # repetitions before a mark to be found are bounded:
     """,
     re.VERBOSE,
 )
-PREFIXES: Final = frozenset(
-    [
-        "non",
-        "un",
-        "anti",
-        "e",
-        "re",
-        "pre",
-        "post",
-        "co",
-        "ex",
-        "self",
-        "mis",
-        "multi",
-        "semi",
-        "sub",
-        "inter",
-        "wi",
-    ]
-)
+PREFIXES: Final = tables.words("affixes", "joined")
 """Before a hyphen these make one word with what follows: "non-refundable" is "nonrefundable"."""
 AGAIN: Final = re.compile(
-    r"(?:sign|cover|lease|form|dress|sent|serve|mark|treat|press|count|store|create|op)(?:s|ed|ing)?\b",
+    rf"(?:{'|'.join(sorted(tables.words('affixes', 'again')))})(?:s|ed|ing)?\b",
     re.IGNORECASE,
 )
 """Behind "re-" and "co-" these make another word than without the hyphen: "re-sign", "resign"."""

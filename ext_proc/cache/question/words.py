@@ -8,18 +8,13 @@ from typing import Final
 from ext_proc.cache.question import tables
 
 ENGLISH: Final = tables.words("english")
-_IRREGULAR: Final = tables.pairs("irregular")
-IRREGULAR: Final = {word: base for word, base in _IRREGULAR if not base.endswith("+ed")}
-IRREGULAR_PAST: Final = {
-    word: base.removesuffix("+ed").strip() for word, base in _IRREGULAR if base.endswith("+ed")
-}
+IRREGULAR: Final = dict(tables.pairs("irregular", "plurals", "plurals of one", "others"))
+IRREGULAR_PAST: Final = dict(tables.pairs("irregular", "past"))
 FIXED: Final = tables.words("fixed")
 """Words that look inflected and are words of their own: "news", "building"."""
-NAMES: Final = frozenset(
-    word for row in tables.rows("entities") if not row.startswith("[") for word in row.split()
-)
+NAMES: Final = tables.words("entities")
 VOWELS: Final = frozenset("aeiou")
-SUBSTANCES: Final = ("ane", "ene", "yne", "ite", "ate", "ide", "ase", "ose", "itis", "oma")
+SUBSTANCES: Final = tuple(tables.words("affixes", "substances"))
 """Endings of substances and illnesses, of which one letter makes another one, known here or not."""
 TYPO_CHARS_MIN: Final = 5
 """Shorter words have too many neighbours: "form" and "from"."""
