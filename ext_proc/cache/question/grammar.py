@@ -125,7 +125,8 @@ def _pairs(asked: Question, stored: Question) -> Iterator[tuple[Term, Term]]:
     """Terms of the same key, in order."""
     theirs: dict[str, list[Term]] = defaultdict(list)
     for term in stored.terms:
-        theirs[term.key].append(term)
+        if term.kind is not Kind.LINK:
+            theirs[term.key].append(term)
     for term in asked.terms:
         if term.kind is not Kind.LINK and theirs[term.key]:
             yield term, theirs[term.key].pop(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -24,15 +25,18 @@ class Sentence(NamedTuple):
         there, another one the first of its kind that is left."""
         if words is self.words:
             return self
-        taken: list[int] = []
+        left: dict[str, dict[int, None]] = defaultdict(dict)
+        for index, own in enumerate(self.words):
+            left[own][index] = None
+        places: list[int] = []
         index = NOWHERE
         for word in words:
             index += 1
-            if index in taken or self.words[index : index + 1] != [word]:
-                alike = (place for place, own in enumerate(self.words) if own == word and place not in taken)
-                index = next(alike, NOWHERE)
-            taken.append(index)
-        return Sentence(words, [NOWHERE if index == NOWHERE else self.places[index] for index in taken])
+            if index not in left[word]:
+                index = next(iter(left[word]), NOWHERE)
+            left[word].pop(index, None)
+            places.append(NOWHERE if index == NOWHERE else self.places[index])
+        return Sentence(words, places)
 
     def moved(self, word: int, to: int) -> Sentence:
         """The same with the word at one index moved to another one before it."""

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ext_proc.cache.question import Comparison, Guard, Level, compare, read_question
@@ -135,6 +135,19 @@ def test_comparison_of_neighbours_is_symmetric(left: str, data: st.DataObject) -
     """Random pairs are far apart; a pair that differs by one word reaches every rule."""
     parts = left.split()
     parts[data.draw(st.integers(0, len(parts) - 1))] = data.draw(st.sampled_from(WORDS))
+    right = " ".join(parts)
+    here = compare(read_question(left), read_question(right))
+    assert here == compare(read_question(right), read_question(left))
+
+
+@given(SENTENCES, st.sampled_from(["s", "ed", "ing", "'s"]), st.data())
+@settings(max_examples=300)
+@example("how do i pay for a lease", "s", None)
+def test_comparison_of_endings_is_symmetric(left: str, ending: str, data: st.DataObject | None) -> None:
+    """Also of a preposition that is none any more: "for", "fors"."""
+    parts = left.split()
+    at = 4 if data is None else data.draw(st.integers(0, len(parts) - 1))
+    parts[at] += ending
     right = " ".join(parts)
     here = compare(read_question(left), read_question(right))
     assert here == compare(read_question(right), read_question(left))
