@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.harness import canary
+from tests.harness import canary, patience
 from tests.harness.engines import Engine
 from tests.harness.sglang import Sglangs
 
@@ -111,3 +111,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if words and report.passed:
         report.outcome, report.longrepr = "failed", f"secrets in the output of {item.nodeid}: {words}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which refusals of a busy machine tests have met and asked again."""
+    if patience.met:
+        told = ", ".join(f"{code} {times}" for code, times in sorted(patience.met.items()))
+        terminalreporter.section("asked again of a busy machine")
+        terminalreporter.line(told)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -25,9 +26,17 @@ PAUSE_S: Final = 0.1
 """Four seconds in all: a stall is over by then, an outage is not, and its refusal is the answer."""
 
 
+met: Final = Counter[str]()
+"""What was met in this run, by code. Shown at its end: more than a few on a quiet machine are no accident."""
+
+
 def busy(headers: Mapping[str, str]) -> bool:
-    """Whether an answer with such ``headers`` (names in lower case) is to be asked for again."""
-    return headers.get("x-tidegate-refusal") in BUSY
+    """Whether an answer with such ``headers`` (names in lower case) is to be asked for again; counted."""
+    code = headers.get("x-tidegate-refusal")
+    if code not in BUSY:
+        return False
+    met[code] += 1
+    return True
 
 
 def patiently(ask: Callable[[], T], headers_of: Callable[[T], Mapping[str, str]]) -> T:
