@@ -78,9 +78,8 @@ class Lookups:
         return Landed(lookup=lookup, at_ms=self._clock.unix_ms())
 
     async def _look_up(self, question: AskCache) -> CacheAnswered:
-        epoch = self._store.epoch(
-            question.org
-        )  # before the wait: a purge during it ends what is stored there
+        # Before the wait: a purge during it ends what is stored there.
+        epoch = self._store.epoch(question.org)
         try:
             lookup = await self._store.get(question.org, question.keys)
         except CacheUnavailable as error:

@@ -115,8 +115,9 @@ class Search:
     def untold(self) -> Ask | None:
         """The question, where its answer may be stored and recall has not heard it: it was refused, or not
         asked because the cache was late or not to be read. None where recall knows it, or need not."""
-        place = self.place()
-        return self._ask() if place is not None and place.partition and not self._asked else None
+        if self._asked or not self._plan.caching.similar:
+            return None
+        return self._ask() if self.place() is not None else None
 
     # --- steps ---
 

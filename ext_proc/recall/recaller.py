@@ -92,7 +92,7 @@ class Recaller:
 
     async def find(self, ask: Ask) -> Reply:
         """See Recall."""
-        unlike = self._unlike(ask)
+        unlike = _unlike(ask)
         if unlike is not None:
             return unlike
         if self._finding >= FINDS_MAX:
@@ -112,14 +112,17 @@ class Recaller:
 
     async def expect(self, ask: Ask) -> None:
         """See Recall."""
-        if self._unlike(ask) is None:
-            self._pending.keep(ask)
+        if _unlike(ask) is None:
+            self._pending.keep(ask)  # it is read when its answer is stored, which is not that of each
 
     async def remember(self, remember: Remember) -> None:
         """See Recall."""
         pending = self._pending.take(remember.org, remember.partition, remember.entry)
         if pending is None or self._remembering >= REMEMBERS_MAX:
             child(self._counted, "unknown" if pending is None else "full").inc()
+            return
+        if self._foreign(pending.text):
+            child(self._counted, "language").inc()
             return
         self._remembering += 1
         try:
@@ -157,18 +160,14 @@ class Recaller:
             flight.task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _unlike(self, ask: Ask) -> Reply | None:
-        """What is said to a question that nothing can be like; None where something may be."""
-        if ask.profile is Profile.OFF:
-            return Reply(candidates=(), reason="off")
-        if len(ask.text) > TEXT_BYTES_MAX or len(ask.text.encode()) > TEXT_BYTES_MAX:
-            return Reply(candidates=(), reason="too_long")
-        if self._embedder.languages and self._read(ask.text).language not in self._embedder.languages:
-            return Reply(candidates=(), reason="language")
-        return None
+    def _foreign(self, text: str) -> bool:
+        """Whether the text is of a language that the embedder has not learnt."""
+        return bool(self._embedder.languages) and self._read(text).language not in self._embedder.languages
 
     async def _find(self, ask: Ask) -> Reply:
         question = self._read(ask.text)
+        if self._foreign(ask.text):
+            return Reply(candidates=(), reason="language")
         try:
             vector = await self._vector(ask.org, self._pending.keep(ask))
         except TooLong:
@@ -237,6 +236,15 @@ class Recaller:
 
     async def _in_thread(self, work: Callable[[Unpack[Ts]], T], *values: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+
+def _unlike(ask: Ask) -> Reply | None:
+    """What is said to a question that nothing is to be like; None where something may be."""
+    if ask.profile is Profile.OFF:
+        return Reply(candidates=(), reason="off")
+    if len(ask.text) > TEXT_BYTES_MAX or len(ask.text.encode()) > TEXT_BYTES_MAX:
+        return Reply(candidates=(), reason="too_long")
+    return None
 
 
 class _Flight:

@@ -121,6 +121,9 @@ async def test_a_question_that_is_only_expected_is_found_once_its_answer_is_stor
         await made.expect(never)
         await made.remember(remember(3))
     assert len(embedder.texts) == 2
+    await made.expect(ask("Wie kann ich mein Passwort zurücksetzen, wenn ich es vergessen habe?", 3))
+    await made.remember(remember(3))
+    assert len(embedder.texts) == 2, "nor one of a language that the embedder has not learnt"
 
 
 async def test_a_question_of_another_partition_is_not_remembered(made: Recaller) -> None:
