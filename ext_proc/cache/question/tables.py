@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,8 @@ DIRECTORY: Final = Path(__file__).resolve().parent / "tables"
 """Each file states its source in its first lines; a line that begins with `#` is a comment."""
 
 
-def sections(name: str) -> dict[str, list[str]]:
+@cache
+def sections(name: str) -> Mapping[str, Sequence[str]]:
     """Rows of the table `name` under their `[section]` headings, those before the first one under "";
     OSError where the table is missing."""
     found: dict[str, list[str]] = {}
