@@ -58,7 +58,7 @@ class Bench:
     again: Counter[str] = field(default_factory=Counter)
     """Cases that a busy machine made to be sent again, and how often."""
     dropped: set[str] = field(default_factory=set)
-    """Ids of their requests."""
+    """Ids of their requests, those too that were answered beside one that was refused."""
 
     def answers(self, case: Case) -> list[Answer]:
         """Of one case."""

@@ -28,6 +28,8 @@ PAUSE_S: Final = 0.1
 
 met: Final = Counter[str]()
 """What was met in this run, by code. Shown at its end: more than a few on a quiet machine are no accident."""
+given_up: Final[set[str]] = set()
+"""Ids of the requests that were refused so: they have access entries of their own."""
 
 
 def busy(headers: Mapping[str, str]) -> bool:
@@ -36,6 +38,7 @@ def busy(headers: Mapping[str, str]) -> bool:
     if code not in BUSY:
         return False
     met[code] += 1
+    given_up.add(headers.get("x-request-id", ""))
     return True
 
 
